@@ -1,0 +1,5 @@
+//! The HTTP ports: `/metrics`, `/health`, `/ready`.
+
+mod config;
+
+pub use config::{Config, Health};

@@ -1,0 +1,5 @@
+//! Serving: sockets, the hit path, misses in flight, TCP.
+
+mod config;
+
+pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
