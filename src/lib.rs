@@ -3,7 +3,7 @@
 //! The modules, lowest layer first; arrows only point up this list (`tests/layers.rs` keeps it so):
 //!
 //! ```text
-//! metrics ready shutdown sockets   leaves: anyone may use them
+//! clock metrics ready shutdown sockets   leaves: anyone may use them
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
@@ -17,6 +17,7 @@ pub mod admin;
 pub mod app;
 pub mod cache;
 pub mod cli;
+pub mod clock;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;

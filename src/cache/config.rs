@@ -85,11 +85,8 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Config {
-        let store = |max_ttl| StoreConfig {
-            capacity: Config::DEFAULT_CAPACITY,
-            max_ttl,
-            min_ttl: Config::MIN_TTL,
-        };
+        let store =
+            |max_ttl| StoreConfig { capacity: Config::DEFAULT_CAPACITY, max_ttl, min_ttl: Config::MIN_TTL };
         Config {
             zones: Vec::new(),
             success: store(Config::MAX_SUCCESS_TTL),

@@ -146,10 +146,6 @@ impl Config {
 impl Target {
     /// A plain DNS upstream.
     pub fn plain(address: SocketAddr) -> Target {
-        Target {
-            address,
-            tls: false,
-            server_name: None,
-        }
+        Target { address, tls: false, server_name: None }
     }
 }

@@ -54,11 +54,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         let seconds = Duration::from_secs;
-        Timeouts {
-            read: seconds(3),
-            idle: seconds(10),
-            write: seconds(5),
-        }
+        Timeouts { read: seconds(3), idle: seconds(10), write: seconds(5) }
     }
 }
 

@@ -3,6 +3,23 @@
 //! Client bytes enter as a [`Query`], upstream bytes as an [`Answer`], and everything a client sees
 //! leaves through [`Reply`]. Nothing here allocates on the way of a hit, and nothing here is `unsafe`.
 
+mod answer;
+mod edns;
+mod header;
+mod key;
 mod name;
+mod query;
+mod reply;
+#[cfg(test)]
+mod tests;
 
-pub use name::{Name, NameError};
+pub use answer::{Answer, Kind, Lifetime, Unscannable};
+pub use edns::Edns;
+pub use header::{Flags, HEADER, Opcode, Rcode, record_type};
+pub use key::{BuildKeyHasher, Key, KeyHasher, StoredKey};
+pub use name::{MAX_NAME, Name, NameError, write_text};
+pub use query::{Query, Rejected};
+pub use reply::{Reply, Terms};
+
+/// Longest message over TCP (RFC 1035 §4.2.2).
+pub const MAX_MESSAGE: usize = 65_535;

@@ -165,10 +165,7 @@ fn unescape(octets: &mut std::str::Bytes<'_>) -> Result<u8, NameError> {
     }
     let mut value = u16::from(first - b'0');
     for _ in 0..2 {
-        let digit = octets
-            .next()
-            .filter(u8::is_ascii_digit)
-            .ok_or(NameError::BadEscape)?;
+        let digit = octets.next().filter(u8::is_ascii_digit).ok_or(NameError::BadEscape)?;
         value = value * 10 + u16::from(digit - b'0');
     }
     let octet = u8::try_from(value).map_err(|_| NameError::BadEscape)?;
@@ -236,10 +233,7 @@ mod tests {
         assert_eq!(Name::from_text(""), Err(NameError::EmptyLabel));
         assert_eq!(Name::from_text("a..b"), Err(NameError::EmptyLabel));
         assert_eq!(Name::from_text(".a"), Err(NameError::EmptyLabel));
-        assert_eq!(
-            Name::from_text(&"a".repeat(64)),
-            Err(NameError::LabelTooLong)
-        );
+        assert_eq!(Name::from_text(&"a".repeat(64)), Err(NameError::LabelTooLong));
         assert_eq!(Name::from_text(&"a.".repeat(128)), Err(NameError::TooLong));
         assert_eq!(Name::from_text(r"a\25"), Err(NameError::BadEscape));
         assert_eq!(Name::from_text(r"a\256"), Err(NameError::BadEscape));
@@ -260,14 +254,10 @@ mod tests {
 
     #[test]
     fn reverse_zones() {
-        let reverse =
-            |ip: &str, len| Name::reverse(ip.parse().unwrap(), len).map(|n| n.to_string());
+        let reverse = |ip: &str, len| Name::reverse(ip.parse().unwrap(), len).map(|n| n.to_string());
         assert_eq!(reverse("10.1.2.3", 8).unwrap(), "10.in-addr.arpa.");
         assert_eq!(reverse("10.1.2.3", 32).unwrap(), "3.2.1.10.in-addr.arpa.");
-        assert_eq!(
-            reverse("2001:db8::", 32).unwrap(),
-            "8.b.d.0.1.0.0.2.ip6.arpa."
-        );
+        assert_eq!(reverse("2001:db8::", 32).unwrap(), "8.b.d.0.1.0.0.2.ip6.arpa.");
         assert_eq!(reverse("10.0.0.0", 9), None);
     }
 }

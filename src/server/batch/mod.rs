@@ -1,0 +1,285 @@
+//! Datagrams by the batch: `recvmmsg`, `sendmmsg`, and what only libc offers beside them.
+//!
+//! ```text
+//! receive ─► packet_and_room(i), push_reply(i, len) … ─► send
+//! ```
+//!
+//! This folder and no other place calls libc. All buffers are allocated once; the kernel sees
+//! pointers into them only during a system call made here.
+
+#![allow(unsafe_code)]
+
+mod packet_info;
+mod wake;
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use crate::wire::MAX_MESSAGE;
+use packet_info::{Control, clear_interface, destination, report_destination, set_source};
+
+pub use wake::Wake;
+
+/// Datagrams per system call.
+pub const SLOTS: usize = 32;
+/// Octets of a query we take; a longer one arrives cut and is then malformed. (CoreDNS takes 512.)
+const PACKET: usize = 4096;
+/// Octets of replies before a send is due. Pages cost memory only once they were used.
+const REPLIES: usize = 4 * 65_536;
+
+/// Buffers for one thread's datagrams.
+pub struct Batch {
+    /// Owned, from `Box::into_raw`; every access goes through this pointer, so that those which the
+    /// kernel's structures hold stay valid between calls.
+    arena: *mut Arena,
+    /// Headers that the last calls left changed.
+    dirty: usize,
+    wildcard: bool,
+    replies_end: usize,
+    outgoing: Vec<Outgoing>,
+}
+
+/// What the kernel reads and writes. Zero octets are a valid value of every part.
+#[repr(C)]
+struct Arena {
+    headers: [libc::mmsghdr; SLOTS],
+    iovecs: [libc::iovec; SLOTS],
+    peers: [libc::sockaddr_storage; SLOTS],
+    controls: [Control; SLOTS],
+    packets: [[u8; PACKET]; SLOTS],
+    replies: [u8; REPLIES],
+}
+
+#[derive(Clone, Copy)]
+struct Outgoing {
+    slot: usize,
+    start: usize,
+    len: usize,
+}
+
+/// Where a datagram came from, and where it was sent to if the socket serves a wildcard address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The client.
+    pub peer: SocketAddr,
+    /// The address the client asked.
+    pub local: Option<IpAddr>,
+}
+
+impl Batch {
+    /// Buffers for `socket`. On a wildcard address the socket is told to report each datagram's
+    /// destination, so that replies leave from there.
+    pub fn new(socket: &UdpSocket) -> io::Result<Batch> {
+        let address = socket.local_addr()?;
+        let wildcard = address.ip().is_unspecified();
+        if wildcard {
+            report_destination(socket, address.is_ipv4())?;
+        }
+        // SAFETY: zero octets are a valid Arena.
+        let arena = unsafe { Box::<Arena>::new_zeroed().assume_init() };
+        let outgoing = Vec::with_capacity(SLOTS);
+        Ok(Batch { arena: Box::into_raw(arena), dirty: SLOTS, wildcard, replies_end: 0, outgoing })
+    }
+
+    /// Waits for a datagram, takes what else is there, and says how many; replies not sent are gone.
+    ///
+    /// Fails with `Interrupted` when a signal came.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        self.receive_with(socket, libc::MSG_WAITFORONE)
+    }
+
+    /// As [`Batch::receive`], but `WouldBlock` when nothing is there.
+    pub fn receive_waiting(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        self.receive_with(socket, libc::MSG_DONTWAIT)
+    }
+
+    fn receive_with(&mut self, socket: &UdpSocket, flags: libc::c_int) -> io::Result<usize> {
+        self.outgoing.clear();
+        self.replies_end = 0;
+        self.prepare_receive();
+        // SAFETY: every header points into the arena, which lives as long as this value and is not
+        // touched otherwise until the call returns.
+        let received = unsafe {
+            let headers = (&raw mut (*self.arena).headers).cast();
+            libc::recvmmsg(socket.as_raw_fd(), headers, SLOTS as libc::c_uint, flags, std::ptr::null_mut())
+        };
+        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        self.dirty = received;
+        Ok(received)
+    }
+
+    /// Restores the headers that the kernel or [`Batch::send`] wrote to; the rest still stand.
+    fn prepare_receive(&mut self) {
+        let arena = self.arena;
+        for slot in 0..self.dirty {
+            // SAFETY: slot is below SLOTS; only places inside the arena are written or pointed at.
+            unsafe {
+                (*arena).iovecs[slot] =
+                    libc::iovec { iov_base: (&raw mut (*arena).packets[slot]).cast(), iov_len: PACKET };
+                let header = &raw mut (*arena).headers[slot].msg_hdr;
+                (*header).msg_name = (&raw mut (*arena).peers[slot]).cast();
+                (*header).msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+                (*header).msg_iov = &raw mut (*arena).iovecs[slot];
+                (*header).msg_iovlen = 1;
+                if self.wildcard {
+                    (*header).msg_control = (&raw mut (*arena).controls[slot]).cast();
+                    (*header).msg_controllen = Control::LEN as _;
+                }
+            }
+        }
+        self.dirty = 0;
+    }
+
+    /// The datagram in `slot`, which must be below what [`Batch::receive`] returned, and room for its
+    /// reply: at least [`MAX_MESSAGE`] octets while [`Batch::has_room`].
+    #[inline]
+    pub fn packet_and_room(&mut self, slot: usize) -> (&[u8], &mut [u8]) {
+        assert!(slot < SLOTS);
+        // SAFETY: both slices lie in the arena and do not overlap; `&mut self` keeps them alone.
+        // replies_end never exceeds REPLIES, as push_reply checks.
+        unsafe {
+            let len = ((*self.arena).headers[slot].msg_len as usize).min(PACKET);
+            let packet = std::slice::from_raw_parts((&raw const (*self.arena).packets[slot]).cast(), len);
+            let room = (&raw mut (*self.arena).replies).cast::<u8>().add(self.replies_end);
+            (packet, std::slice::from_raw_parts_mut(room, REPLIES - self.replies_end))
+        }
+    }
+
+    /// Whether there is room for one more reply of any size; if not, send first.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        REPLIES - self.replies_end >= MAX_MESSAGE
+    }
+
+    /// Who sent the datagram in `slot`; `None` when it cannot be answered (port 0, odd family).
+    #[inline]
+    pub fn origin(&self, slot: usize) -> Option<Origin> {
+        assert!(slot < SLOTS);
+        // SAFETY: slot is below SLOTS, and nothing else refers to the arena now.
+        let (peer, header) = unsafe { (&(*self.arena).peers[slot], &(*self.arena).headers[slot].msg_hdr) };
+        let peer = socket_address(peer)?;
+        if peer.port() == 0 {
+            return None;
+        }
+        let local = if self.wildcard { destination(header) } else { None };
+        Some(Origin { peer, local })
+    }
+
+    /// The first `len` octets of the room are the reply to the datagram in `slot`. Replies are pushed
+    /// in the order of their slots.
+    #[inline]
+    pub fn push_reply(&mut self, slot: usize, len: usize) {
+        assert!(slot < SLOTS && len <= REPLIES - self.replies_end);
+        self.outgoing.push(Outgoing { slot, start: self.replies_end, len });
+        self.replies_end += len;
+    }
+
+    /// Sends the replies and returns how many of them the kernel refused.
+    ///
+    /// One that it refuses (the client's address is unreachable, a filter forbids it) does not keep
+    /// the others back.
+    pub fn send(&mut self, socket: &UdpSocket) -> usize {
+        let count = self.outgoing.len();
+        if count == 0 {
+            return 0;
+        }
+        self.prepare_send();
+        let (mut sent, mut refused) = (0, 0);
+        while sent < count {
+            // SAFETY: headers[..count] were filled by prepare_send with pointers into the arena.
+            let done = unsafe {
+                let headers = (&raw mut (*self.arena).headers).cast::<libc::mmsghdr>().add(sent);
+                libc::sendmmsg(socket.as_raw_fd(), headers, (count - sent) as libc::c_uint, 0)
+            };
+            match usize::try_from(done) {
+                Ok(done) => sent += done,
+                Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    sent += 1;
+                    refused += 1;
+                }
+            }
+        }
+        self.outgoing.clear();
+        self.replies_end = 0;
+        refused
+    }
+
+    /// Fills the first headers anew, one per reply. A reply's place in the queue is never behind its
+    /// slot, so no header is read after it was overwritten.
+    fn prepare_send(&mut self) {
+        let arena = self.arena;
+        for (place, reply) in self.outgoing.iter().enumerate() {
+            // SAFETY: place and slot are below SLOTS, start and len within the replies (push_reply);
+            // only places inside the arena are written or pointed at.
+            unsafe {
+                let incoming = &raw mut (*arena).headers[reply.slot].msg_hdr;
+                let (namelen, controllen) = ((*incoming).msg_namelen, (*incoming).msg_controllen);
+                if self.wildcard {
+                    clear_interface(&*incoming);
+                }
+                let base = (&raw mut (*arena).replies).cast::<u8>().add(reply.start);
+                (*arena).iovecs[place] = libc::iovec { iov_base: base.cast(), iov_len: reply.len };
+                let header = &raw mut (*arena).headers[place].msg_hdr;
+                (*header).msg_name = (&raw mut (*arena).peers[reply.slot]).cast();
+                (*header).msg_namelen = namelen;
+                if self.wildcard {
+                    (*header).msg_control = (&raw mut (*arena).controls[reply.slot]).cast();
+                    (*header).msg_controllen = controllen;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from Box::into_raw and is given back once.
+        drop(unsafe { Box::from_raw(self.arena) });
+    }
+}
+
+// SAFETY: the arena is owned by this value alone; its pointers point into itself.
+unsafe impl Send for Batch {}
+
+/// Sends one datagram without waiting; from `origin.local` if that is known.
+pub fn send_to(socket: &UdpSocket, datagram: &[u8], origin: Origin) -> io::Result<()> {
+    let peer = socket2::SockAddr::from(origin.peer);
+    let mut control = Control([0; Control::LEN]);
+    let mut iovec = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+    // SAFETY: zero octets are a valid msghdr.
+    let mut header = unsafe { mem::zeroed::<libc::msghdr>() };
+    header.msg_name = peer.as_ptr().cast_mut().cast();
+    header.msg_namelen = peer.len();
+    header.msg_iov = &raw mut iovec;
+    header.msg_iovlen = 1;
+    if let Some(local) = origin.local {
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = Control::LEN as _;
+        set_source(&mut header, local);
+    }
+    // SAFETY: all pointers are to locals and to `datagram`, alive until the call returns; the kernel
+    // only reads through them.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &header, libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the kernel wrote a sockaddr_in, and the storage is larger and as aligned.
+            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let address = Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(address, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for a sockaddr_in6.
+            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let address = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddrV6::new(address, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,56 @@
+//! The OPT record (RFC 6891 §6.1.2).
+
+use super::header::{Record, record_type, u16_at};
+
+/// What an OPT record says about its sender. Options are checked for shape and not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edns {
+    /// Octets of UDP payload its sender takes.
+    pub udp_size: u16,
+    /// EDNS version; only 0 exists.
+    pub version: u8,
+    /// DNSSEC records are welcome (RFC 3225).
+    pub dnssec_ok: bool,
+}
+
+impl Edns {
+    /// Octets of an OPT record without options.
+    pub const LEN: usize = 11;
+    /// The payload size we offer upstream: fits every path without fragments (DNS Flag Day 2020).
+    pub const UPSTREAM_UDP_SIZE: u16 = 1232;
+
+    /// Reads an OPT record; `None` when its options overrun it.
+    #[inline]
+    pub(super) fn read(message: &[u8], record: &Record) -> Option<Edns> {
+        let mut at = record.rdata;
+        while at < record.end {
+            at += 4 + usize::from(u16_at(message, at + 2)?);
+        }
+        if at != record.end {
+            return None;
+        }
+        let udp_size = u16_at(message, record.fixed + 2)?;
+        let version = *message.get(record.fixed + 5)?;
+        let dnssec_ok = message.get(record.fixed + 6)? & 0x80 != 0;
+        Some(Edns { udp_size, version, dnssec_ok })
+    }
+
+    /// The upper eight bits of the response code that an OPT record carries.
+    pub(super) fn extended_rcode(message: &[u8], record: &Record) -> u16 {
+        message.get(record.fixed + 4).copied().map_or(0, u16::from)
+    }
+
+    /// The record's octets, with the upper eight bits of a response code.
+    #[inline]
+    pub(super) fn octets(self, extended_rcode: u8) -> [u8; Edns::LEN] {
+        let [type_high, type_low] = record_type::OPT.to_be_bytes();
+        let [size_high, size_low] = self.udp_size.to_be_bytes();
+        let flags = if self.dnssec_ok { 0x80 } else { 0 };
+        [0, type_high, type_low, size_high, size_low, extended_rcode, self.version, flags, 0, 0, 0]
+    }
+
+    /// Appends the record.
+    pub(super) fn append(self, extended_rcode: u8, message: &mut Vec<u8>) {
+        message.extend_from_slice(&self.octets(extended_rcode));
+    }
+}

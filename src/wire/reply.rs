@@ -1,0 +1,187 @@
+//! The only way out for bytes that a client sees.
+
+use super::answer::Answer;
+use super::edns::Edns;
+use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
+use super::query::{Query, Rejected};
+
+/// Writes replies into a buffer.
+///
+/// Every reply, whether hit, miss, stale or error, over UDP or TCP, is finished here: the client's
+/// id, its spelling of the question, its RD and CD, an OPT if and only if it sent one, and not one
+/// octet more than it takes.
+pub struct Reply;
+
+/// How an [`Answer`] is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The TTL of every record; `None` leaves the upstream's.
+    pub ttl: Option<u32>,
+    /// Set AA, as CoreDNS does on answers from its cache (some old stubs insist on it).
+    pub authoritative: bool,
+}
+
+impl Reply {
+    /// Writes `answer` as the reply to `query`, in at most `limit` octets, and returns its length.
+    ///
+    /// What does not fit is cut at a record's border, with TC set if an answer or authority record
+    /// is missing (RFC 2181 §9). `out` must be at least `limit` octets long, and `limit` at least 512.
+    #[inline]
+    pub fn from_answer(
+        out: &mut [u8],
+        query: &Query<'_>,
+        answer: &Answer,
+        terms: Terms,
+        limit: usize,
+    ) -> usize {
+        let message = answer.message();
+        let opt_len = if query.edns().is_some() { Edns::LEN } else { 0 };
+        if message.len() + opt_len > limit {
+            return Reply::cut(out, query, answer, terms, limit - opt_len);
+        }
+        let Some(head) = out.get_mut(..message.len()) else {
+            return 0;
+        };
+        head.copy_from_slice(message);
+        if let Some(ttl) = terms.ttl {
+            let ttl = ttl.to_be_bytes();
+            for at in answer.ttl_offsets() {
+                if let Some(field) = head.get_mut(at..at + 4) {
+                    field.copy_from_slice(&ttl);
+                }
+            }
+        }
+        Reply::finish(out, message.len(), query, answer, terms)
+    }
+
+    /// The part of [`Reply::from_answer`] for answers that are too long: as many whole records as
+    /// fit `limit`.
+    #[cold]
+    fn cut(out: &mut [u8], query: &Query<'_>, answer: &Answer, terms: Terms, limit: usize) -> usize {
+        let message = answer.message();
+        let mut end = answer.question_end();
+        let mut kept = 0;
+        for ttl in answer.ttl_offsets() {
+            let Some(rdlength) = u16_at(message, ttl + 4) else {
+                break;
+            };
+            let record_end = ttl + 6 + usize::from(rdlength);
+            if record_end > limit {
+                break;
+            }
+            end = record_end;
+            kept += 1;
+        }
+        let Some(head) = out.get_mut(..end) else {
+            return 0;
+        };
+        head.copy_from_slice(&message[..end]);
+        if let Some(ttl) = terms.ttl {
+            for at in answer.ttl_offsets().take(usize::from(kept)) {
+                head[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
+            }
+        }
+        let mut left = kept;
+        let mut missing = false;
+        for (section, at) in [6, 8, 10].into_iter().enumerate() {
+            let had = u16_at(message, at).unwrap_or(0);
+            let has = had.min(left);
+            left -= has;
+            missing |= section < 2 && has < had;
+            head[at..at + 2].copy_from_slice(&has.to_be_bytes());
+        }
+        if missing {
+            head[2] |= (Flags::TC >> 8) as u8;
+        }
+        Reply::finish(out, end, query, answer, terms)
+    }
+
+    /// Puts the client's id, flags, question and OPT on the message in `out[..len]`.
+    #[inline]
+    fn finish(out: &mut [u8], len: usize, query: &Query<'_>, answer: &Answer, terms: Terms) -> usize {
+        let asked = query.flags();
+        let authentic = asked.has(Flags::AD) || query.dnssec_ok();
+        let dropped = Flags::RD | Flags::CD | if authentic { 0 } else { Flags::AD };
+        let mut flags = Flags::of(out).0 & !dropped;
+        flags |= Flags::QR | asked.0 & (Flags::RD | Flags::CD);
+        if terms.authoritative {
+            flags |= Flags::AA;
+        }
+        let rcode = answer.rcode();
+        if rcode.0 > 15 && query.edns().is_none() {
+            // Half of an extended code would read as another one.
+            flags = flags & !Flags::RCODE | Rcode::SERVFAIL.0;
+        }
+        out[..2].copy_from_slice(&query.id());
+        out[2..4].copy_from_slice(&flags.to_be_bytes());
+        let question = query.question();
+        out[HEADER..HEADER + question.len()].copy_from_slice(question);
+        Reply::append_opt(out, len, query, rcode)
+    }
+
+    /// Appends the OPT of a reply if the query had one (RFC 6891 §6.1.1), and counts it.
+    #[inline]
+    fn append_opt(out: &mut [u8], len: usize, query: &Query<'_>, rcode: Rcode) -> usize {
+        let Some(edns) = query.edns() else {
+            return len;
+        };
+        let Some(room) = out.get_mut(len..len + Edns::LEN) else {
+            return len;
+        };
+        let own = Edns { udp_size: edns.udp_size.max(512), version: 0, dnssec_ok: edns.dnssec_ok };
+        room.copy_from_slice(&own.octets((rcode.0 >> 4) as u8));
+        let additionals = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
+        out[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
+        len + Edns::LEN
+    }
+
+    /// Writes a reply that is nothing but a response code, with the question.
+    pub fn error(out: &mut [u8], query: &Query<'_>, rcode: Rcode) -> usize {
+        let question = query.question();
+        let asked = query.flags();
+        let flags = Flags::QR | asked.0 & (Flags::OPCODE | Flags::RD | Flags::CD) | rcode.0 & Flags::RCODE;
+        let len = HEADER + question.len();
+        out[..2].copy_from_slice(&query.id());
+        out[2..4].copy_from_slice(&flags.to_be_bytes());
+        out[4..HEADER].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+        out[HEADER..len].copy_from_slice(question);
+        Reply::append_opt(out, len, query, rcode)
+    }
+
+    /// Writes the reply to bytes that are no [`Query`]: a header alone, for nothing behind the id is
+    /// to be trusted. `None` for what must not be answered.
+    pub fn reject(out: &mut [u8], packet: &[u8], rejected: Rejected) -> Option<usize> {
+        let (opcode, rcode) = match rejected {
+            Rejected::TooShort | Rejected::Response => return None,
+            Rejected::NotImplemented => (Flags::of(packet).0 & Flags::OPCODE, Rcode::NOTIMP),
+            Rejected::Malformed => (u16::from(Opcode::QUERY.0), Rcode::FORMERR),
+        };
+        let flags = Flags::QR | opcode | Flags::of(packet).0 & Flags::RD | rcode.0;
+        let header = out.get_mut(..HEADER)?;
+        header.fill(0);
+        header[..2].copy_from_slice(packet.get(..2)?);
+        header[2..4].copy_from_slice(&flags.to_be_bytes());
+        Some(HEADER)
+    }
+
+    /// Passes on a response nobody here can walk, with only the client's id and question put in.
+    ///
+    /// Too long for the client, it becomes header and question with TC, so that the client asks again
+    /// over TCP. Shorter than its question, it is no response at all and becomes SERVFAIL.
+    pub fn opaque(out: &mut [u8], query: &Query<'_>, response: &[u8], limit: usize) -> usize {
+        let question = query.question();
+        let head = HEADER + question.len();
+        if response.len() < head || !response[HEADER..head].eq_ignore_ascii_case(question) {
+            return Reply::error(out, query, Rcode::SERVFAIL);
+        }
+        if response.len() > limit {
+            let len = Reply::error(out, query, Flags::of(response).rcode());
+            out[2] |= (Flags::TC >> 8) as u8;
+            return len;
+        }
+        out[..response.len()].copy_from_slice(response);
+        out[..2].copy_from_slice(&query.id());
+        out[HEADER..head].copy_from_slice(question);
+        response.len()
+    }
+}
