@@ -378,6 +378,6 @@ mod tests {
             &registry,
             r#"coredns_reload_version_info{hash="sha512",value="new"} 1"#,
         );
-        assert!(!registry.scrape().contains("old"));
+        assert!(!registry.scrape().contains(r#"value="old""#));
     }
 }
