@@ -1,9 +1,12 @@
 //! Which HTTP ports to open.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Every HTTP address; one address may serve several purposes only if it is listed once.
+use super::Serves;
+
+/// Every HTTP address, by purpose. An address given for several purposes is one listener.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// `prometheus [ADDRESS]`: `/metrics`. Duplicates removed.
@@ -21,4 +24,44 @@ pub struct Health {
     pub address: SocketAddr,
     /// How long to go on serving after a stop was asked for.
     pub lameduck: Duration,
+}
+
+impl Config {
+    /// The listeners to bind, and what each of them serves.
+    pub fn listeners(&self) -> BTreeMap<SocketAddr, Serves> {
+        let mut listeners: BTreeMap<SocketAddr, Serves> = BTreeMap::new();
+        for address in &self.prometheus {
+            listeners.entry(*address).or_default().metrics = true;
+        }
+        for health in &self.health {
+            listeners.entry(health.address).or_default().health = true;
+        }
+        for address in &self.ready {
+            listeners.entry(*address).or_default().ready = true;
+        }
+        listeners
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_is_one_listener() {
+        let shared: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        let own: SocketAddr = "127.0.0.1:9253".parse().unwrap();
+        let config = Config {
+            prometheus: vec![own],
+            health: vec![Health {
+                address: shared,
+                lameduck: Duration::ZERO,
+            }],
+            ready: vec![shared],
+        };
+        let listeners = config.listeners();
+        assert_eq!(listeners.len(), 2);
+        assert!(listeners[&own].metrics && !listeners[&own].health);
+        assert!(listeners[&shared].health && listeners[&shared].ready);
+    }
 }
