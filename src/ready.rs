@@ -35,10 +35,7 @@ impl Ready {
         latches.taken += 1;
         let id = latches.taken;
         latches.held.insert(id, name.into());
-        Latch {
-            ready: self.clone(),
-            id,
-        }
+        Latch { ready: self.clone(), id }
     }
 
     /// The names still held, in the order in which they were taken; empty when ready.

@@ -33,10 +33,7 @@ struct State {
 
 impl Shutdown {
     /// Nobody watches yet, and nothing was said.
-    #[allow(
-        clippy::new_without_default,
-        reason = "a default nobody stops is a mistake"
-    )]
+    #[allow(clippy::new_without_default, reason = "a default nobody stops is a mistake")]
     pub fn new() -> Shutdown {
         Shutdown(Arc::default())
     }
@@ -75,17 +72,11 @@ impl Shutdown {
     pub fn drained_blocking(&self) -> usize {
         let mut state = self.0.lock();
         while state.watches > 0 {
-            let left = state
-                .deadline
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = state.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             state = match left {
                 Some(Duration::ZERO) => break,
                 Some(left) => self.0.wait_timeout(state, left),
-                None => self
-                    .0
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
         state.watches
@@ -154,11 +145,7 @@ impl Shared {
         self.notify.notify_waiters();
     }
 
-    fn wait_timeout<'a>(
-        &'a self,
-        state: MutexGuard<'a, State>,
-        timeout: Duration,
-    ) -> MutexGuard<'a, State> {
+    fn wait_timeout<'a>(&'a self, state: MutexGuard<'a, State>, timeout: Duration) -> MutexGuard<'a, State> {
         let waited = self.changed.wait_timeout(state, timeout);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
@@ -229,8 +216,7 @@ mod tests {
         let shutdown = Shutdown::new();
         let watch = shutdown.watch();
         assert_eq!(watch.stopped_within(Duration::ZERO), None);
-        let thread =
-            std::thread::spawn(move || watch.stopped_within(Duration::from_secs(60)).is_some());
+        let thread = std::thread::spawn(move || watch.stopped_within(Duration::from_secs(60)).is_some());
         shutdown.stop(soon());
         assert_eq!(shutdown.drained_blocking(), 0);
         assert!(thread.join().unwrap());

@@ -90,54 +90,24 @@ fn every_family_is_as_the_contract_says() {
 fn a_fresh_process_shows_what_alerts_compare_with() {
     let registry = Registry::new();
     let families = parse(&registry.scrape());
-    let errors = families
-        .iter()
-        .find(|family| family.name == "coredns_nodecache_setup_errors_total")
-        .unwrap();
-    let mut types: Vec<&str> = errors
-        .samples
-        .iter()
-        .map(|sample| sample.label("errortype"))
-        .collect();
+    let errors =
+        families.iter().find(|family| family.name == "coredns_nodecache_setup_errors_total").unwrap();
+    let mut types: Vec<&str> = errors.samples.iter().map(|sample| sample.label("errortype")).collect();
     types.sort_unstable();
-    assert_eq!(
-        types,
-        [
-            "configmap",
-            "interface_add",
-            "interface_check",
-            "iptables",
-            "iptables_lock"
-        ]
-    );
+    assert_eq!(types, ["configmap", "interface_add", "interface_check", "iptables", "iptables_lock"]);
     assert!(errors.samples.iter().all(|sample| sample.value == 0.0));
-    for name in [
-        "coredns_panics_total",
-        "coredns_reload_failed_total",
-        "doorstep_misses_inflight",
-    ] {
+    for name in ["coredns_panics_total", "coredns_reload_failed_total", "doorstep_misses_inflight"] {
         let family = families.iter().find(|family| family.name == name);
-        assert_eq!(
-            family.unwrap_or_else(|| panic!("no {name}")).samples[0].value,
-            0.0
-        );
+        assert_eq!(family.unwrap_or_else(|| panic!("no {name}")).samples[0].value, 0.0);
     }
     // A vector without series is not shown at all.
-    assert!(
-        families
-            .iter()
-            .all(|family| family.name != "coredns_dns_requests_total")
-    );
+    assert!(families.iter().all(|family| family.name != "coredns_dns_requests_total"));
 }
 
 #[test]
 fn help_texts_and_kinds_are_complete() {
     for family in names::ALL {
-        assert!(
-            family.help.ends_with('.') && !family.help.contains('\n'),
-            "{}",
-            family.name
-        );
+        assert!(family.help.ends_with('.') && !family.help.contains('\n'), "{}", family.name);
         let counts = family.name.ends_with("_total");
         assert_eq!(counts, family.kind == Kind::Counter, "{}", family.name);
     }
@@ -149,11 +119,7 @@ fn paths_methods_and_replacement() {
     let upstream = ready.latch("upstream");
     let (admin, address) = serve(&Registry::new(), &ready);
     let answer = |request: &str| exchange(address, request);
-    let get = |path: &str| {
-        answer(&format!(
-            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        ))
-    };
+    let get = |path: &str| answer(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
 
     assert!(get("/health").starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(get("/health").ends_with("\r\n\r\nOK"));
@@ -161,9 +127,7 @@ fn paths_methods_and_replacement() {
     assert!(get("/ready").ends_with("\r\n\r\nupstream"));
     drop(upstream);
     assert!(get("/ready").ends_with("\r\n\r\nOK"));
-    assert!(
-        get("/metrics").contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n")
-    );
+    assert!(get("/metrics").contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
     assert!(get("/").starts_with("HTTP/1.1 404 "));
     assert!(answer("HEAD /metrics HTTP/1.0\r\n\r\n").ends_with("\r\n\r\n"));
     assert!(answer("DELETE /health HTTP/1.0\r\n\r\n").contains("\r\nAllow: GET, HEAD\r\n"));
@@ -171,14 +135,8 @@ fn paths_methods_and_replacement() {
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = listener.local_addr().unwrap();
-    let only_health = Serves {
-        health: true,
-        ..Serves::default()
-    };
-    let endpoint = Endpoint {
-        listener,
-        serves: only_health,
-    };
+    let only_health = Serves { health: true, ..Serves::default() };
+    let endpoint = Endpoint { listener, serves: only_health };
     admin.replace(vec![endpoint]).unwrap();
     assert!(exchange(elsewhere, "GET /health HTTP/1.0\r\n\r\n").ends_with("OK"));
     assert!(exchange(elsewhere, "GET /metrics HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 404 "));
@@ -192,10 +150,7 @@ fn replacing_around_the_same_socket_refuses_nobody() {
     let registry = Registry::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let endpoint = || Endpoint {
-        listener: listener.try_clone().unwrap(),
-        serves: EVERYTHING,
-    };
+    let endpoint = || Endpoint { listener: listener.try_clone().unwrap(), serves: EVERYTHING };
     let admin = admin::spawn(vec![endpoint()], registry, Ready::new()).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let probing = std::thread::spawn({
@@ -236,11 +191,7 @@ fn slow_and_oversize_clients_do_not_hold_up_a_scrape() {
     }
     let start = Instant::now();
     parse(&scrape(address));
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     admin.stop();
 }
 
@@ -262,9 +213,7 @@ fn scrapes_beside_a_writer_are_consistent_and_lose_nothing() {
         }
     });
     let requests = |families: &[Shown]| -> f64 {
-        let family = families
-            .iter()
-            .find(|family| family.name == "coredns_dns_requests_total");
+        let family = families.iter().find(|family| family.name == "coredns_dns_requests_total");
         family.map_or(0.0, |family| family.samples[0].value)
     };
     let mut last = 0.0;
@@ -286,41 +235,26 @@ fn health_is_measured_from_inside() {
     let durations = registry.histogram(&names::HEALTH_REQUEST_DURATION, []);
     let start = Instant::now();
     while durations.count() == 0 {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "never asked itself"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "never asked itself");
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(
-        registry.counter(&names::HEALTH_REQUEST_FAILURES, []).get(),
-        0
-    );
+    assert_eq!(registry.counter(&names::HEALTH_REQUEST_FAILURES, []).get(), 0);
     admin.stop();
 }
 
-const EVERYTHING: Serves = Serves {
-    metrics: true,
-    health: true,
-    ready: true,
-};
+const EVERYTHING: Serves = Serves { metrics: true, health: true, ready: true };
 
 fn serve(registry: &Registry, ready: &Ready) -> (Admin, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let endpoint = Endpoint {
-        listener,
-        serves: EVERYTHING,
-    };
+    let endpoint = Endpoint { listener, serves: EVERYTHING };
     let admin = admin::spawn(vec![endpoint], registry.clone(), ready.clone()).unwrap();
     (admin, address)
 }
 
 fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -328,16 +262,10 @@ fn exchange(address: SocketAddr, request: &str) -> String {
 }
 
 fn scrape(address: SocketAddr) -> String {
-    let answer = exchange(
-        address,
-        "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    );
+    let answer = exchange(address, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(
-        head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
-        "{head}"
-    );
+    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
     body.to_owned()
 }
 
@@ -366,35 +294,19 @@ fn poke_everything(registry: &Registry) -> Registration {
     shard.cache_served_stale();
     shard.cache_eviction(CacheType::Denial);
 
-    registry
-        .gauge(&names::BUILD_INFO, ["0.1.0", "abc", ""])
-        .set(1);
-    registry
-        .gauge(&names::PLUGIN_ENABLED, ["dns://:53", ".", "", "cache"])
-        .set(1);
-    registry
-        .gauge(&names::RELOAD_VERSION_INFO, ["sha512", "00"])
-        .set(1);
+    registry.gauge(&names::BUILD_INFO, ["0.1.0", "abc", ""]).set(1);
+    registry.gauge(&names::PLUGIN_ENABLED, ["dns://:53", ".", "", "cache"]).set(1);
+    registry.gauge(&names::RELOAD_VERSION_INFO, ["sha512", "00"]).set(1);
     registry.gauge(&names::LOOP_DETECTED, ["."]).set(0);
     let took = Duration::from_millis(3);
     let to = "10.96.0.10:53";
-    registry
-        .histogram(&names::PROXY_REQUEST_DURATION, ["forward", to, "NOERROR"])
-        .observe(took);
-    registry
-        .counter(&names::PROXY_HEALTHCHECK_FAILURES, ["forward", to])
-        .inc();
-    registry
-        .counter(&names::PROXY_CONN_CACHE_HITS, ["forward", to, "tcp"])
-        .inc();
-    registry
-        .counter(&names::PROXY_CONN_CACHE_MISSES, ["forward", to, "tcp"])
-        .inc();
+    registry.histogram(&names::PROXY_REQUEST_DURATION, ["forward", to, "NOERROR"]).observe(took);
+    registry.counter(&names::PROXY_HEALTHCHECK_FAILURES, ["forward", to]).inc();
+    registry.counter(&names::PROXY_CONN_CACHE_HITS, ["forward", to, "tcp"]).inc();
+    registry.counter(&names::PROXY_CONN_CACHE_MISSES, ["forward", to, "tcp"]).inc();
     registry.counter(&names::UPSTREAM_RETRIES, [to]).inc();
     registry.counter(&names::UPSTREAM_HEDGES, [to]).inc();
-    registry
-        .counter_of("udp0", &names::DROPPED, ["short"])
-        .inc();
+    registry.counter_of("udp0", &names::DROPPED, ["short"]).inc();
     registry.counter(&names::QUEUE_OVERFLOWS, ["miss"]).inc();
     registry.counter(&names::DRIFT_REPAIRS, ["rule"]).inc();
     let series = ["dns://169.254.20.10:53", "success", "cluster.local.", ""];

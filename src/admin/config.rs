@@ -53,10 +53,7 @@ mod tests {
         let own: SocketAddr = "127.0.0.1:9253".parse().unwrap();
         let config = Config {
             prometheus: vec![own],
-            health: vec![Health {
-                address: shared,
-                lameduck: Duration::ZERO,
-            }],
+            health: vec![Health { address: shared, lameduck: Duration::ZERO }],
             ready: vec![shared],
         };
         let listeners = config.listeners();

@@ -43,20 +43,12 @@ const TEXT: &str = "text/plain; charset=utf-8";
 impl Response {
     /// 200, with a media type.
     pub fn ok(content_type: &'static str, body: impl Into<Cow<'static, str>>) -> Response {
-        Response {
-            status: "200 OK",
-            content_type,
-            body: body.into(),
-        }
+        Response { status: "200 OK", content_type, body: body.into() }
     }
 
     /// Plain text under any status.
     pub fn text(status: &'static str, body: impl Into<Cow<'static, str>>) -> Response {
-        Response {
-            status,
-            content_type: TEXT,
-            body: body.into(),
-        }
+        Response { status, content_type: TEXT, body: body.into() }
     }
 
     /// The octets to send.
@@ -96,10 +88,7 @@ pub fn parse(received: &[u8]) -> Parsed {
     };
     match std::str::from_utf8(&received[..end]).ok().and_then(head) {
         Some(request) => Parsed::Request(request, end + 4),
-        None => Parsed::Refused(Response::text(
-            "400 Bad Request",
-            "not an HTTP/1.1 request\n",
-        )),
+        None => Parsed::Refused(Response::text("400 Bad Request", "not an HTTP/1.1 request\n")),
     }
 }
 
@@ -121,11 +110,7 @@ fn head(text: &str) -> Option<Request> {
         let (name, value) = line.split_once(':')?;
         let value = value.trim();
         if name.eq_ignore_ascii_case("connection") {
-            let has = |option| {
-                value
-                    .split(',')
-                    .any(|word| word.trim().eq_ignore_ascii_case(option))
-            };
+            let has = |option| value.split(',').any(|word| word.trim().eq_ignore_ascii_case(option));
             keep_alive = !has("close") && (persistent || has("keep-alive"));
         } else if name.eq_ignore_ascii_case("host") {
             hosts += 1;
@@ -141,11 +126,7 @@ fn head(text: &str) -> Option<Request> {
         return None;
     }
     let path = target.split('?').next().unwrap_or(target);
-    Some(Request {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        keep_alive,
-    })
+    Some(Request { method: method.to_owned(), path: path.to_owned(), keep_alive })
 }
 
 #[cfg(test)]
@@ -175,10 +156,7 @@ mod tests {
             "GET /health?x=1 HTTP/1.1\r\nHost: 169.254.20.10:8080\r\nUser-Agent: kube-probe/1.33\r\n\
              Accept: */*\r\nConnection: close\r\n\r\n",
         );
-        assert_eq!(
-            (kubelet.method.as_str(), kubelet.path.as_str()),
-            ("GET", "/health")
-        );
+        assert_eq!((kubelet.method.as_str(), kubelet.path.as_str()), ("GET", "/health"));
         assert!(!kubelet.keep_alive);
         assert!(request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").keep_alive);
         assert!(!request("GET / HTTP/1.0\r\n\r\n").keep_alive);

@@ -67,9 +67,7 @@ pub struct Admin {
 ///
 /// When the runtime, the thread, or a listener's registration with the runtime cannot be had.
 pub fn spawn(endpoints: Vec<Endpoint>, registry: Registry, ready: Ready) -> io::Result<Admin> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let listening = match register(&handle, endpoints) {
         Ok(listening) => listening,
@@ -85,11 +83,7 @@ pub fn spawn(endpoints: Vec<Endpoint>, registry: Registry, ready: Ready) -> io::
         .name("admin".into())
         .stack_size(STACK_SIZE)
         .spawn(move || run(runtime, listening, receiver, sources))?;
-    Ok(Admin {
-        runtime: handle,
-        replacements,
-        thread,
-    })
+    Ok(Admin { runtime: handle, replacements, thread })
 }
 
 /// Octets; the deepest call is the text encoder's.
@@ -107,9 +101,7 @@ impl Admin {
     /// When a listener cannot be registered with the runtime; the present ones then stay.
     pub fn replace(&self, endpoints: Vec<Endpoint>) -> io::Result<()> {
         let listening = register(&self.runtime, endpoints)?;
-        self.replacements
-            .send(listening)
-            .map_err(|_| io::Error::other("the admin thread is gone"))
+        self.replacements.send(listening).map_err(|_| io::Error::other("the admin thread is gone"))
     }
 
     /// Closes everything and waits for the thread's end, which takes no longer than encoding one scrape.

@@ -65,11 +65,7 @@ async fn ask(address: SocketAddr) -> io::Result<()> {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::with_capacity(256);
     stream.take(4096).read_to_end(&mut answer).await?;
-    if answer.starts_with(b"HTTP/1.1 200 ") {
-        Ok(())
-    } else {
-        Err(io::Error::other("not 200"))
-    }
+    if answer.starts_with(b"HTTP/1.1 200 ") { Ok(()) } else { Err(io::Error::other("not 200")) }
 }
 
 #[cfg(test)]

@@ -40,22 +40,11 @@ mod tests {
     use crate::metrics::Registry;
     use crate::ready::Ready;
 
-    const EVERYTHING: Serves = Serves {
-        metrics: true,
-        health: true,
-        ready: true,
-    };
+    const EVERYTHING: Serves = Serves { metrics: true, health: true, ready: true };
 
     fn ask(method: &str, path: &str, serves: Serves, ready: &Ready) -> (String, String) {
-        let sources = Sources {
-            registry: Registry::new(),
-            ready: ready.clone(),
-        };
-        let request = Request {
-            method: method.into(),
-            path: path.into(),
-            keep_alive: true,
-        };
+        let sources = Sources { registry: Registry::new(), ready: ready.clone() };
+        let request = Request { method: method.into(), path: path.into(), keep_alive: true };
         let response = respond(&request, serves, &sources);
         (response.status[..3].to_owned(), response.body.into_owned())
     }
@@ -74,11 +63,7 @@ mod tests {
             ("GET", "/metrics/", "404"),
             ("POST", "/nothing", "404"),
         ] {
-            assert_eq!(
-                ask(method, path, EVERYTHING, &ready).0,
-                status,
-                "{method} {path}"
-            );
+            assert_eq!(ask(method, path, EVERYTHING, &ready).0, status, "{method} {path}");
         }
         for path in ["/metrics", "/health", "/ready"] {
             assert_eq!(ask("GET", path, Serves::default(), &ready).0, "404");

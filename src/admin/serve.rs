@@ -86,10 +86,7 @@ enum Received {
 }
 
 /// Reads up to the end of one request head; what came behind it stays in `received`.
-async fn receive<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    received: &mut Vec<u8>,
-) -> io::Result<Received> {
+async fn receive<S: AsyncRead + Unpin>(stream: &mut S, received: &mut Vec<u8>) -> io::Result<Received> {
     loop {
         match http::parse(received) {
             Parsed::Request(request, length) => {
@@ -99,12 +96,7 @@ async fn receive<S: AsyncRead + Unpin>(
             Parsed::Refused(response) => return Ok(Received::Refused(response)),
             Parsed::Partial => {}
         }
-        if (&mut *stream)
-            .take(http::MAX_HEAD as u64)
-            .read_buf(received)
-            .await?
-            == 0
-        {
+        if (&mut *stream).take(http::MAX_HEAD as u64).read_buf(received).await? == 0 {
             return Ok(Received::Closed);
         }
     }
@@ -129,19 +121,10 @@ mod tests {
     use crate::ready::Ready;
     use tokio::time::Instant;
 
-    fn serve() -> (
-        tokio::io::DuplexStream,
-        tokio::task::JoinHandle<io::Result<()>>,
-    ) {
+    fn serve() -> (tokio::io::DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
         let (client, server) = tokio::io::duplex(64 * 1024);
-        let serves = Serves {
-            health: true,
-            ..Serves::default()
-        };
-        let sources = Sources {
-            registry: Registry::new(),
-            ready: Ready::new(),
-        };
+        let serves = Serves { health: true, ..Serves::default() };
+        let sources = Sources { registry: Registry::new(), ready: Ready::new() };
         let task = tokio::spawn(async move { connection(server, serves, &sources).await });
         (client, task)
     }
@@ -180,20 +163,13 @@ mod tests {
         }
         assert!(task.await.unwrap().is_err());
         assert!(reply(&mut client).await.is_empty());
-        assert_eq!(
-            start.elapsed().as_secs(),
-            6,
-            "one octet a second, refused after the fifth"
-        );
+        assert_eq!(start.elapsed().as_secs(), 6, "one octet a second, refused after the fifth");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_is_dropped() {
         let (mut client, server) = tokio::io::duplex(16);
-        let sources = Sources {
-            registry: Registry::new(),
-            ready: Ready::new(),
-        };
+        let sources = Sources { registry: Registry::new(), ready: Ready::new() };
         let serving = async { connection(server, Serves::default(), &sources).await };
         let (served, _) = tokio::join!(serving, async {
             client.write_all(GET).await.unwrap();

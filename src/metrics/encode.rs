@@ -170,10 +170,7 @@ coredns_panics_total 0
     fn a_histogram_is_cumulative() {
         let mut snapshot = Snapshot::default();
         for _ in 0..2 {
-            let value = Value::Histogram {
-                counts: vec![1, 0, 2, 0, 0, 1],
-                sum: 3.25,
-            };
+            let value = Value::Histogram { counts: vec![1, 0, 2, 0, 0, 1], sum: 3.25 };
             snapshot.add(names::HEALTH_REQUEST_DURATION.description(), &[], value);
         }
         let text = encode(&snapshot);

@@ -123,11 +123,7 @@ impl Handle for Histogram {
 
     fn value(&self) -> Value {
         Value::Histogram {
-            counts: self
-                .counts
-                .iter()
-                .map(|count| count.load(Relaxed))
-                .collect(),
+            counts: self.counts.iter().map(|count| count.load(Relaxed)).collect(),
             sum: self.sum_ns.load(Relaxed) as f64 / 1e9,
         }
     }

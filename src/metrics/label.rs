@@ -77,8 +77,8 @@ impl AnsweredBy {
     pub(super) const COUNT: usize = AnsweredBy::LABELS.len();
     /// In the order of the variants.
     pub(super) const LABELS: [&'static str; 13] = [
-        "", "cache", "forward", "hosts", "template", "rewrite", "dns64", "whoami", "loop", "acl",
-        "any", "chaos", "local",
+        "", "cache", "forward", "hosts", "template", "rewrite", "dns64", "whoami", "loop", "acl", "any",
+        "chaos", "local",
     ];
 }
 

@@ -51,10 +51,7 @@ pub struct Metric<M, const N: usize> {
 
 impl<M, const N: usize> Metric<M, N> {
     const fn new(description: Description) -> Metric<M, N> {
-        Metric {
-            description,
-            handle: PhantomData,
-        }
+        Metric { description, handle: PhantomData }
     }
 
     /// Name, labels and buckets.
@@ -79,9 +76,8 @@ pub static TIME_BUCKETS: [f64; 16] = exponential(0.000_25, 2.0);
 /// 0.25 ms to 2.5 s, by tens; seconds.
 pub static SLIM_TIME_BUCKETS: [f64; 5] = exponential(0.000_25, 10.0);
 /// Message sizes, octets.
-pub static SIZE_BUCKETS: [f64; 14] = [
-    0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16e3, 32e3, 48e3, 64e3,
-];
+pub static SIZE_BUCKETS: [f64; 14] =
+    [0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16e3, 32e3, 48e3, 64e3];
 
 macro_rules! kind {
     (Counter) => {
@@ -229,10 +225,5 @@ families! {
 }
 
 /// The `errortype` values of [`SETUP_ERRORS`]; all of them are there from the start, at 0.
-pub const SETUP_ERROR_TYPES: [&str; 5] = [
-    "iptables",
-    "iptables_lock",
-    "interface_add",
-    "interface_check",
-    "configmap",
-];
+pub const SETUP_ERROR_TYPES: [&str; 5] =
+    ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap"];

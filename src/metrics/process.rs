@@ -19,18 +19,9 @@ pub fn collect(into: &mut Snapshot) {
     let mut number = |family, value: f64| into.number(family, &[], value);
 
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
-    number(
-        names::PROCESS_CPU_SECONDS.description(),
-        cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
-    );
-    number(
-        names::PROCESS_MAX_FDS.description(),
-        limit(Resource::Nofile),
-    );
-    number(
-        names::PROCESS_VIRTUAL_MEMORY_MAX.description(),
-        limit(Resource::As),
-    );
+    number(names::PROCESS_CPU_SECONDS.description(), cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
+    number(names::PROCESS_MAX_FDS.description(), limit(Resource::Nofile));
+    number(names::PROCESS_VIRTUAL_MEMORY_MAX.description(), limit(Resource::As));
     if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
         // One of them is the directory being read.
         let open = descriptors.count().saturating_sub(1);
@@ -109,10 +100,7 @@ mod tests {
     fn proc_files_are_read_by_field() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 123456 999 88";
         assert_eq!(start_ticks(stat), Some(123_456.0));
-        assert_eq!(
-            status_bytes("VmSize:\t  10 kB\nVmRSS:\t 4 kB\n", "VmRSS:"),
-            Some(4096.0)
-        );
+        assert_eq!(status_bytes("VmSize:\t  10 kB\nVmRSS:\t 4 kB\n", "VmRSS:"), Some(4096.0));
         let netstat = "TcpExt: X\nTcpExt: 1\nIpExt: A InOctets\nIpExt: 5 77\n";
         assert_eq!(ip_octets(netstat, "InOctets"), Some(77.0));
         assert_eq!(ip_octets(netstat, "OutOctets"), None);
@@ -129,10 +117,7 @@ mod tests {
                 other => panic!("{name}: {other:?}"),
             }
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs_f64();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let started = value("process_start_time_seconds");
         assert!(started <= now + 1.0 && started > now - 3600.0, "{started}");
         assert!(value("process_resident_memory_bytes") > 100_000.0);

@@ -54,11 +54,7 @@ impl<M> Default for Series<M> {
 
 impl<M: Handle> Series<M> {
     fn get(&mut self, family: &'static Description, labels: &[&str], writer: &str) -> Arc<M> {
-        let key = Key {
-            family: family.name,
-            labels: owned(labels),
-            writer: writer.to_owned(),
-        };
+        let key = Key { family: family.name, labels: owned(labels), writer: writer.to_owned() };
         let create = || (family, Arc::new(M::create(family)));
         Arc::clone(&self.0.entry(key).or_insert_with(create).1)
     }
@@ -109,17 +105,11 @@ impl Registry {
         family: &'static Metric<Counter, N>,
         labels: [&str; N],
     ) -> Arc<Counter> {
-        self.lock()
-            .counters
-            .get(family.description(), &labels, writer)
+        self.lock().counters.get(family.description(), &labels, writer)
     }
 
     /// The gauge with these label values, in the order of the family's labels.
-    pub fn gauge<const N: usize>(
-        &self,
-        family: &'static Metric<Gauge, N>,
-        labels: [&str; N],
-    ) -> Arc<Gauge> {
+    pub fn gauge<const N: usize>(&self, family: &'static Metric<Gauge, N>, labels: [&str; N]) -> Arc<Gauge> {
         self.lock().gauges.get(family.description(), &labels, "")
     }
 
@@ -129,9 +119,7 @@ impl Registry {
         family: &'static Metric<Histogram, N>,
         labels: [&str; N],
     ) -> Arc<Histogram> {
-        self.lock()
-            .histograms
-            .get(family.description(), &labels, "")
+        self.lock().histograms.get(family.description(), &labels, "")
     }
 
     /// Shows what `read` returns at each scrape, until the [`Registration`] is dropped.
@@ -147,16 +135,10 @@ impl Registry {
         let mut inner = self.lock();
         inner.registered += 1;
         let id = inner.registered;
-        let function = Function {
-            family: family.description(),
-            labels: owned(&labels),
-            read: Arc::new(read),
-        };
+        let function =
+            Function { family: family.description(), labels: owned(&labels), read: Arc::new(read) };
         inner.functions.insert(id, function);
-        Registration {
-            registry: Arc::downgrade(&self.0),
-            id,
-        }
+        Registration { registry: Arc::downgrade(&self.0), id }
     }
 
     /// Forgets every series of a gauge family, for those whose labels a reload replaces
@@ -187,10 +169,8 @@ impl Registry {
             inner.functions.clone()
         };
         // Outside the lock: what `read` does is not ours. Ids ascend, so the latest one stays.
-        let latest: BTreeMap<_, _> = functions
-            .values()
-            .map(|function| ((function.family.name, &function.labels), function))
-            .collect();
+        let latest: BTreeMap<_, _> =
+            functions.values().map(|function| ((function.family.name, &function.labels), function)).collect();
         for function in latest.into_values() {
             let labels = borrowed(&function.labels);
             snapshot.number(function.family, &labels, (function.read)());
@@ -224,9 +204,7 @@ pub struct Registration {
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registration")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Registration").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -266,10 +244,7 @@ mod tests {
     #[track_caller]
     fn assert_shows(registry: &Registry, line: &str) {
         let text = registry.scrape();
-        assert!(
-            text.lines().any(|shown| shown == line),
-            "no {line} in\n{text}"
-        );
+        assert!(text.lines().any(|shown| shown == line), "no {line} in\n{text}");
     }
 
     #[test]
@@ -334,19 +309,10 @@ mod tests {
     #[test]
     fn counters_of_writers_are_summed() {
         let registry = Registry::new();
-        registry
-            .counter_of("udp0", &names::DROPPED, ["short"])
-            .inc();
-        registry
-            .counter_of("udp1", &names::DROPPED, ["short"])
-            .add(2);
-        registry
-            .counter_of("udp0", &names::DROPPED, ["short"])
-            .inc();
-        assert_shows(
-            &registry,
-            r#"doorstep_dropped_packets_total{reason="short"} 4"#,
-        );
+        registry.counter_of("udp0", &names::DROPPED, ["short"]).inc();
+        registry.counter_of("udp1", &names::DROPPED, ["short"]).add(2);
+        registry.counter_of("udp0", &names::DROPPED, ["short"]).inc();
+        assert_shows(&registry, r#"doorstep_dropped_packets_total{reason="short"} 4"#);
     }
 
     #[test]
@@ -367,17 +333,10 @@ mod tests {
     #[test]
     fn cleared_gauges_are_gone() {
         let registry = Registry::new();
-        registry
-            .gauge(&names::RELOAD_VERSION_INFO, ["sha512", "old"])
-            .set(1);
+        registry.gauge(&names::RELOAD_VERSION_INFO, ["sha512", "old"]).set(1);
         registry.clear(&names::RELOAD_VERSION_INFO);
-        registry
-            .gauge(&names::RELOAD_VERSION_INFO, ["sha512", "new"])
-            .set(1);
-        assert_shows(
-            &registry,
-            r#"coredns_reload_version_info{hash="sha512",value="new"} 1"#,
-        );
+        registry.gauge(&names::RELOAD_VERSION_INFO, ["sha512", "new"]).set(1);
+        assert_shows(&registry, r#"coredns_reload_version_info{hash="sha512",value="new"} 1"#);
         assert!(!registry.scrape().contains(r#"value="old""#));
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::label::{
-    AnsweredBy, CacheType, Family, QTYPE_SLOTS, RCODES, Transport, qtype_label, qtype_slot,
-    rcode_name,
+    AnsweredBy, CacheType, Family, QTYPE_SLOTS, RCODES, Transport, qtype_label, qtype_slot, rcode_name,
 };
 use super::names;
 use super::snapshot::{Snapshot, Value};
@@ -118,14 +117,7 @@ impl ZoneShard {
 
     /// Counts a query of `size` octets.
     #[inline]
-    pub fn request(
-        &self,
-        transport: Transport,
-        family: Family,
-        qtype: u16,
-        size: usize,
-        dnssec_ok: bool,
-    ) {
+    pub fn request(&self, transport: Transport, family: Family, qtype: u16, size: usize, dnssec_ok: bool) {
         let by_type = &self.requests[transport as usize][family as usize];
         if let Some(requests) = by_type.get(qtype_slot(qtype)) {
             requests.add(1);
@@ -137,14 +129,7 @@ impl ZoneShard {
     /// Counts a reply of `size` octets that was sent `duration_ns` after its query came in; `rcode` is
     /// the extended response code.
     #[inline]
-    pub fn response(
-        &self,
-        transport: Transport,
-        rcode: u16,
-        by: AnsweredBy,
-        size: usize,
-        duration_ns: u64,
-    ) {
+    pub fn response(&self, transport: Transport, rcode: u16, by: AnsweredBy, size: usize, duration_ns: u64) {
         self.responses[usize::from(rcode).min(RCODES)][by as usize].add(1);
         self.response_sizes[transport as usize].observe(size);
         self.durations[duration_bucket(duration_ns)].add(1);
@@ -226,13 +211,7 @@ impl ZoneShard {
                 _ => "other".into(),
             };
             for (by, count) in moved(by_plugin) {
-                let labels = [
-                    &*zone.server,
-                    &zone.zone,
-                    VIEW,
-                    &name,
-                    AnsweredBy::LABELS[by],
-                ];
+                let labels = [&*zone.server, &zone.zone, VIEW, &name, AnsweredBy::LABELS[by]];
                 into.number(names::DNS_RESPONSES.description(), &labels, count);
             }
         }
@@ -262,10 +241,7 @@ impl ZoneShard {
             let hits = self.cache_hits[store as usize].get();
             let evictions = self.cache_evictions[store as usize].get();
             found += hits;
-            for (family, count) in [
-                (&names::CACHE_HITS, hits),
-                (&names::CACHE_EVICTIONS, evictions),
-            ] {
+            for (family, count) in [(&names::CACHE_HITS, hits), (&names::CACHE_EVICTIONS, evictions)] {
                 if count > 0 {
                     into.number(family.description(), &labels, count as f64);
                 }
@@ -310,10 +286,7 @@ mod tests {
             assert_eq!(size_bucket(size), large_size_bucket(size), "{size} octets");
         }
         let edges = (0..18).map(|n| 250_000_u64 << n);
-        for ns in edges
-            .flat_map(|ns| [ns - 1, ns, ns + 1])
-            .chain([0, 1, u64::MAX])
-        {
+        for ns in edges.flat_map(|ns| [ns - 1, ns, ns + 1]).chain([0, 1, u64::MAX]) {
             let seconds = ns as f64 / 1e9;
             let searched = names::TIME_BUCKETS.partition_point(|bound| *bound < seconds);
             assert_eq!(duration_bucket(ns), searched, "{ns} ns");
@@ -323,10 +296,6 @@ mod tests {
     #[test]
     fn shards_share_no_cache_line() {
         assert_eq!(align_of::<ZoneShard>(), 128);
-        assert!(
-            size_of::<ZoneShard>() < 5 * 1024,
-            "{}",
-            size_of::<ZoneShard>()
-        );
+        assert!(size_of::<ZoneShard>() < 5 * 1024, "{}", size_of::<ZoneShard>());
     }
 }

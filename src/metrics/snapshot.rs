@@ -22,21 +22,14 @@ impl Value {
     fn absorb(&mut self, other: Value) {
         match (self, other) {
             (Value::Number(number), Value::Number(more)) => *number += more,
-            (
-                Value::Histogram { counts, sum },
-                Value::Histogram {
-                    counts: more_counts,
-                    sum: more_sum,
-                },
-            ) => {
+            (Value::Histogram { counts, sum }, Value::Histogram { counts: more_counts, sum: more_sum }) => {
                 for (count, more) in counts.iter_mut().zip(more_counts) {
                     *count += more;
                 }
                 *sum += more_sum;
             }
             // A family has one kind.
-            (Value::Number(_), Value::Histogram { .. })
-            | (Value::Histogram { .. }, Value::Number(_)) => {}
+            (Value::Number(_), Value::Histogram { .. }) | (Value::Histogram { .. }, Value::Number(_)) => {}
         }
     }
 }

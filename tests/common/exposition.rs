@@ -29,10 +29,7 @@ impl Shown {
         let mut words = vec![self.name.as_str(), &self.kind];
         words.extend(labels.filter(|name| *name != "le"));
         if self.kind == "histogram" {
-            let series = self
-                .samples
-                .iter()
-                .take_while(|sample| sample.suffix == "_bucket");
+            let series = self.samples.iter().take_while(|sample| sample.suffix == "_bucket");
             words.push("|");
             words.extend(series.map(|sample| sample.label("le")));
         }
@@ -43,12 +40,7 @@ impl Shown {
     fn check(&self) {
         let mut series: BTreeMap<Vec<(String, String)>, Vec<&Sample>> = BTreeMap::new();
         for sample in &self.samples {
-            let own = sample
-                .labels
-                .iter()
-                .filter(|(name, _)| name != "le")
-                .cloned()
-                .collect();
+            let own = sample.labels.iter().filter(|(name, _)| name != "le").cloned().collect();
             series.entry(own).or_default().push(sample);
         }
         for (labels, samples) in &series {
@@ -61,15 +53,8 @@ impl Shown {
             let [buckets @ .., sum, count] = samples.as_slice() else {
                 panic!("{}: no buckets", self.name);
             };
-            assert_eq!(
-                (sum.suffix.as_str(), count.suffix.as_str()),
-                ("_sum", "_count")
-            );
-            assert!(
-                buckets
-                    .windows(2)
-                    .all(|pair| pair[0].value <= pair[1].value)
-            );
+            assert_eq!((sum.suffix.as_str(), count.suffix.as_str()), ("_sum", "_count"));
+            assert!(buckets.windows(2).all(|pair| pair[0].value <= pair[1].value));
             let last = buckets.last().unwrap();
             assert_eq!(last.label("le"), "+Inf");
             assert_eq!(last.value, count.value, "{}: {labels:?}", self.name);
@@ -87,21 +72,12 @@ pub fn parse(text: &str) -> Vec<Shown> {
             let (name, help) = help.split_once(' ').unwrap();
             assert!(!help.is_empty());
             let kind = lines.next().and_then(|line| line.strip_prefix("# TYPE "));
-            let kind = kind
-                .and_then(|line| line.strip_prefix(name))
-                .unwrap()
-                .trim();
-            families.push(Shown {
-                name: name.to_owned(),
-                kind: kind.to_owned(),
-                samples: Vec::new(),
-            });
+            let kind = kind.and_then(|line| line.strip_prefix(name)).unwrap().trim();
+            families.push(Shown { name: name.to_owned(), kind: kind.to_owned(), samples: Vec::new() });
         } else {
             let family = families.last_mut().unwrap();
             let sample = line.strip_prefix(family.name.as_str());
-            family.samples.push(parse_sample(
-                sample.unwrap_or_else(|| panic!("stray {line}")),
-            ));
+            family.samples.push(parse_sample(sample.unwrap_or_else(|| panic!("stray {line}"))));
         }
     }
     assert!(families.windows(2).all(|pair| pair[0].name < pair[1].name));
@@ -118,9 +94,5 @@ fn parse_sample(text: &str) -> Sample {
         let (name, value) = pair.split_once("=\"").unwrap();
         (name.to_owned(), value.trim_end_matches('"').to_owned())
     });
-    Sample {
-        suffix: suffix.to_owned(),
-        labels: pairs.collect(),
-        value: value.parse().unwrap(),
-    }
+    Sample { suffix: suffix.to_owned(), labels: pairs.collect(), value: value.parse().unwrap() }
 }
