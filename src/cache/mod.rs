@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 pub use config::{Config, Prefetch, ServeStale, StaleMode, StoreConfig};
 pub use entry::Entry;
-pub use policy::{Facts, Store, Verdict};
+use policy::Facts;
+pub use policy::Store;
 
 use crate::clock::Moment;
 use crate::wire::{Answer, Flags, Key, Kind, Lifetime};
@@ -35,6 +36,17 @@ pub struct Cache {
     config: Config,
     success: EntryStore,
     denial: EntryStore,
+}
+
+/// What [`Cache::insert`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Insertion {
+    /// Where the answer is kept; `None`: nowhere.
+    pub store: Option<Store>,
+    /// The TTL that this and every later reply shows, seconds.
+    pub ttl: u32,
+    /// Entries of that store which had to make room.
+    pub evicted: u64,
 }
 
 /// What [`Cache::get`] found.
@@ -142,7 +154,7 @@ impl Cache {
 
     /// Judges the answer to `key` and keeps it if it may be kept.
     ///
-    /// `unix_now` is the time in seconds since 1970. The verdict's TTL is the one to show.
+    /// `unix_now` is the time in seconds since 1970.
     pub fn insert(
         &self,
         key: &Key,
@@ -151,7 +163,7 @@ impl Cache {
         dnssec_ok: bool,
         now: Moment,
         unix_now: u32,
-    ) -> Verdict {
+    ) -> Insertion {
         let facts = Facts {
             kind: answer.kind(),
             lifetime,
@@ -161,7 +173,7 @@ impl Cache {
         };
         let verdict = policy::judge(&self.config, &facts, unix_now);
         let Some(store) = verdict.store else {
-            return verdict;
+            return Insertion { store: None, ttl: verdict.ttl, evicted: 0 };
         };
         let (home, other) = match store {
             Store::Success => (&self.success, &self.denial),
@@ -173,11 +185,13 @@ impl Cache {
         {
             entry.inherit(&old);
         }
+        let evicted_before = home.evictions();
         home.insert(key, Arc::new(entry));
         if answer.kind() != Kind::ServerFailure {
             other.remove(key);
         }
-        verdict
+        let evicted = home.evictions() - evicted_before;
+        Insertion { store: Some(store), ttl: verdict.ttl, evicted }
     }
 
     /// Entries in a store, expired ones included, as CoreDNS counts them.
@@ -188,11 +202,6 @@ impl Cache {
     /// Whether both stores are empty.
     pub fn is_empty(&self) -> bool {
         self.success.len() + self.denial.len() == 0
-    }
-
-    /// Entries that had to make room, since the start.
-    pub fn evictions(&self, store: Store) -> u64 {
-        self.store(store).evictions()
     }
 
     fn store(&self, store: Store) -> &EntryStore {

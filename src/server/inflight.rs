@@ -1,0 +1,50 @@
+//! Questions that are with the upstream, and who waits for each.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use super::miss::Waiter;
+use super::zones::BlockId;
+use crate::wire::StoredKey;
+
+/// The same question to the same block.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FlightKey {
+    /// Whose upstreams are asked.
+    pub block: BlockId,
+    /// What.
+    pub question: StoredKey,
+}
+
+/// The table of flights. One query goes out per key; those who ask the same meanwhile wait with it.
+#[derive(Default)]
+pub struct Inflight {
+    flights: RefCell<HashMap<FlightKey, Vec<Waiter>>>,
+}
+
+/// The part a query plays in its flight.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Nobody asked yet: go and ask.
+    Leader,
+    /// Somebody did: the reply will come.
+    Follower,
+}
+
+impl Inflight {
+    /// Adds `waiter` to the flight `key`, which starts here if there is none.
+    pub fn join(&self, key: &FlightKey, waiter: Waiter) -> Part {
+        let mut flights = self.flights.borrow_mut();
+        if let Some(waiters) = flights.get_mut(key) {
+            waiters.push(waiter);
+            return Part::Follower;
+        }
+        flights.insert(key.clone(), vec![waiter]);
+        Part::Leader
+    }
+
+    /// Ends the flight `key` and gives back who waited.
+    pub fn land(&self, key: &FlightKey) -> Vec<Waiter> {
+        self.flights.borrow_mut().remove(key).unwrap_or_default()
+    }
+}

@@ -1,0 +1,414 @@
+//! Queries the cache could not answer: where cache and forward meet.
+//!
+//! ```text
+//! accept  admission (total, per client) ─► loop guard ─► join the flight of the same question
+//! fly     upstream message ─► Resolve ─► Answer::scan ─► cache ─► a Reply for each who waits
+//! ```
+//!
+//! Everything here runs on one thread, in a tokio `LocalSet`. A refresh is a miss that nobody waits
+//! for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::UdpSocket;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+use hickory_proto::rr::RecordType;
+
+use super::batch::{self, Origin};
+use super::clients::{Clients, Pass};
+use super::inflight::{FlightKey, Inflight, Part};
+use super::querylog::Answered;
+use super::responder::{Client, Sent, count};
+use super::stream::ReplySlot;
+use super::zones::{Block, BlockId, Zone};
+use crate::cache::{Entry, Lookup};
+use crate::clock::{self, Clock};
+use crate::forward::{Chain, ClientTransport, ForwardError};
+use crate::metrics::{AnsweredBy, Counter, Gauge, Registry, Transport, names};
+use crate::wire::{Answer, Edns, Key, Kind, MAX_MESSAGE, Query, Rcode, Reply, Terms, write_text};
+
+/// Queries waiting for upstreams at most; one more is REFUSED.
+pub const MAX_WAITING: usize = 8192;
+/// Of these, one client's at most.
+pub const CLIENT_SHARE: u32 = 1024;
+
+/// A query on its way to an upstream.
+pub struct Miss {
+    /// As it came.
+    pub packet: Box<[u8]>,
+    /// Whose block is asked.
+    pub zone: Arc<Zone>,
+    /// When it came, nanoseconds on the monotonic clock.
+    pub arrived_ns: u64,
+    /// To be served if the upstream fails.
+    pub stale: Option<Arc<Entry>>,
+    /// Who waits; `None`: a refresh.
+    pub reply_to: Option<ReplyTo>,
+}
+
+/// The way back to a client.
+pub enum ReplyTo {
+    /// A datagram on the socket the query came in by.
+    Udp(Arc<UdpSocket>, Client),
+    /// A frame on its connection.
+    Tcp(ReplySlot, Client),
+}
+
+/// Somebody who waits, and the place this takes.
+pub struct Waiter {
+    miss: Miss,
+    _place: Place,
+}
+
+/// One of the [`MAX_WAITING`], and one of its client's share.
+struct Place {
+    waiting: Rc<Waiting>,
+    _pass: Option<Pass>,
+}
+
+struct Waiting {
+    count: Cell<usize>,
+    gauge: Arc<Gauge>,
+}
+
+/// Asks an upstream. [`Chain`] does, and so do the scripts of the tests.
+pub trait Resolve {
+    /// The reply to `message`, a whole query; `name` is its question's in folded wire octets.
+    fn resolve<'a>(
+        &'a self,
+        message: &'a [u8],
+        name: &'a [u8],
+        client: ClientTransport,
+    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>>;
+}
+
+impl Resolve for Chain {
+    fn resolve<'a>(
+        &'a self,
+        message: &'a [u8],
+        name: &'a [u8],
+        client: ClientTransport,
+    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>> {
+        Box::pin(Chain::resolve(self, message, name, client))
+    }
+}
+
+/// The desk where misses are handed in.
+pub struct Misses {
+    inflight: Inflight,
+    clients: Clients,
+    waiting: Rc<Waiting>,
+    upstreams: RefCell<HashMap<BlockId, Rc<dyn Resolve>>>,
+    clock: Clock,
+    refused_total: Arc<Counter>,
+    refused_share: Arc<Counter>,
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// What came of a flight.
+enum Landing {
+    Answer { answer: Answer, ttl: Option<u32> },
+    /// Nobody here can read it, but it is the answer.
+    Opaque(Vec<u8>),
+    Failed(Rcode),
+}
+
+/// Ends a flight whatever happens to its task, so that nobody waits for ever.
+struct Flight {
+    misses: Rc<Misses>,
+    key: Option<FlightKey>,
+    leader: Option<Waiter>,
+}
+
+impl Misses {
+    /// A desk that counts in `registry` and tells the time by `clock`.
+    pub fn new(registry: &Registry, clock: Clock) -> Rc<Misses> {
+        Rc::new(Misses {
+            inflight: Inflight::default(),
+            clients: Clients::new(CLIENT_SHARE),
+            waiting: Rc::new(Waiting {
+                count: Cell::new(0),
+                gauge: registry.gauge(&names::MISSES_INFLIGHT, []),
+            }),
+            upstreams: RefCell::default(),
+            clock,
+            refused_total: registry.counter(&names::QUEUE_OVERFLOWS, ["waiting"]),
+            refused_share: registry.counter(&names::CLIENT_REFUSALS, []),
+            scratch: RefCell::new(vec![0; MAX_MESSAGE]),
+        })
+    }
+
+    /// Names the upstreams of each block. Flights that are up keep theirs.
+    pub fn set_upstreams(&self, upstreams: HashMap<BlockId, Rc<dyn Resolve>>) {
+        *self.upstreams.borrow_mut() = upstreams;
+    }
+
+    /// Queries that wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.count.get()
+    }
+
+    /// Takes a miss in. The reply comes by [`Miss::reply_to`], sooner or later, but always.
+    pub fn accept(self: &Rc<Self>, miss: Miss) {
+        let Ok(query) = Query::parse(&miss.packet) else {
+            return;
+        };
+        let key = Key::of(&query);
+        let block = miss.zone.block.clone();
+        if self.reply_from_cache(&miss, &query, &key, &block) {
+            return;
+        }
+        let Some(place) = self.admit(&miss) else {
+            self.reply(&miss, &Landing::Failed(Rcode::REFUSED));
+            return;
+        };
+        let probe = block.loops.as_ref().is_some_and(|guard| guard.notices(key.name(), query.qtype()));
+        if block.loops.as_ref().is_some_and(|guard| guard.is_looping()) {
+            self.reply(&miss, &Landing::Failed(Rcode::SERVFAIL));
+            return;
+        }
+        let transport = match &miss.reply_to {
+            Some(ReplyTo::Tcp(..)) => ClientTransport::Tcp,
+            _ => ClientTransport::Udp,
+        };
+        let message = query.upstream_message(upstream_size(&block));
+        let question = query.question().to_vec();
+        let shared = query.is_cacheable() && !probe;
+        let waiter = Waiter { miss, _place: place };
+        let mut flight = Flight { misses: self.clone(), key: None, leader: None };
+        if shared {
+            let flight_key = FlightKey { block: block.id, question: key.to_stored() };
+            if self.inflight.join(&flight_key, waiter) == Part::Follower {
+                return;
+            }
+            flight.key = Some(flight_key);
+        } else {
+            flight.leader = Some(waiter);
+        }
+        let ask = Ask { message, question, key, transport, shared };
+        tokio::task::spawn_local(flight.fly(block, ask));
+    }
+
+    /// Whether an answer landed since the client's thread looked.
+    fn reply_from_cache(&self, miss: &Miss, query: &Query<'_>, key: &Key, block: &Block) -> bool {
+        let Some(cache) = block.cache.as_ref().filter(|_| miss.reply_to.is_some() && query.is_cacheable())
+        else {
+            return false;
+        };
+        let Lookup::Fresh { entry, ttl, .. } = cache.get(key, self.clock.now()) else {
+            return false;
+        };
+        self.reply(miss, &Landing::Answer { answer: entry.answer().clone(), ttl: Some(ttl) });
+        true
+    }
+
+    fn admit(&self, miss: &Miss) -> Option<Place> {
+        if self.waiting.count.get() >= MAX_WAITING {
+            self.refused_total.inc();
+            return None;
+        }
+        let pass = match miss.reply_to.as_ref().map(ReplyTo::client) {
+            None => None,
+            Some(client) => match self.clients.enter(client.peer.ip()) {
+                Some(pass) => Some(pass),
+                None => {
+                    self.refused_share.inc();
+                    return None;
+                }
+            },
+        };
+        self.waiting.count.set(self.waiting.count.get() + 1);
+        self.waiting.gauge.add(1);
+        Some(Place { waiting: self.waiting.clone(), _pass: pass })
+    }
+
+    /// Reads what the upstream said, keeps it, and decides what the clients get.
+    fn land(&self, block: &Block, zone: &Zone, ask: &Ask, result: Result<Vec<u8>, ForwardError>) -> Landing {
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => {
+                let rcode = match error {
+                    ForwardError::Overloaded { .. } => Rcode::REFUSED,
+                    _ => Rcode::SERVFAIL,
+                };
+                report(block, ask, rcode, &error);
+                return Landing::Failed(rcode);
+            }
+        };
+        let (answer, lifetime) = match Answer::scan(&response, &ask.question) {
+            Ok(scanned) => scanned,
+            Err(_) => {
+                zone.miss_shard.cache_drop();
+                return Landing::Opaque(response);
+            }
+        };
+        let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(ask.key.name()));
+        let Some(cache) = cached else {
+            return Landing::Answer { answer, ttl: None };
+        };
+        let now = self.clock.now();
+        let dnssec_ok = Query::parse(&ask.message).is_ok_and(|query| query.dnssec_ok());
+        let verdict = cache.insert(&ask.key, &answer, lifetime, dnssec_ok, now, clock::unix_seconds());
+        Landing::Answer { answer, ttl: Some(verdict.ttl) }
+    }
+
+    /// Sends `miss` its reply.
+    fn reply(&self, miss: &Miss, landing: &Landing) {
+        let Some(reply_to) = &miss.reply_to else {
+            return;
+        };
+        let Ok(query) = Query::parse(&miss.packet) else {
+            return;
+        };
+        let client = reply_to.client();
+        let limit = client.limit(&query, miss.zone.block.bufsize);
+        let mut out = self.scratch.borrow_mut();
+        let (len, sent) = write(&mut out, &query, miss, landing, limit);
+        let sent = Sent { duration_ns: clock::nanoseconds().saturating_sub(miss.arrived_ns), ..sent };
+        count(&miss.zone.miss_shard, client, &query, len, sent);
+        if !miss.zone.block.log.is_off() {
+            miss.zone.block.log.log(&Answered {
+                client,
+                query: &query,
+                name: Key::of(&query).name(),
+                reply: &out[..len],
+                rcode: sent.rcode,
+                duration_ns: sent.duration_ns,
+            });
+        }
+        reply_to.send(&out[..len]);
+    }
+}
+
+/// What a flight asks.
+struct Ask {
+    message: Vec<u8>,
+    question: Vec<u8>,
+    key: Key,
+    transport: ClientTransport,
+    /// The answer is for all who ask the same.
+    shared: bool,
+}
+
+impl Flight {
+    async fn fly(mut self, block: Arc<Block>, ask: Ask) {
+        let upstream = self.misses.upstreams.borrow().get(&block.id).cloned();
+        let result = match upstream {
+            Some(upstream) => upstream.resolve(&ask.message, ask.key.name(), ask.transport).await,
+            None => Err(ForwardError::NotForwarded),
+        };
+        let waiters = self.waiters();
+        let Some(zone) = waiters.first().map(|waiter| waiter.miss.zone.clone()) else {
+            return;
+        };
+        let landing = self.misses.land(&block, &zone, &ask, result);
+        for waiter in waiters {
+            self.misses.reply(&waiter.miss, &landing);
+        }
+    }
+
+    fn waiters(&mut self) -> Vec<Waiter> {
+        let waiters = self.key.take().map(|key| self.misses.inflight.land(&key)).unwrap_or_default();
+        waiters.into_iter().chain(self.leader.take()).collect()
+    }
+}
+
+impl Drop for Flight {
+    /// A panic in the middle of a flight costs its passengers a SERVFAIL.
+    fn drop(&mut self) {
+        for waiter in self.waiters() {
+            self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.count.set(self.waiting.count.get() - 1);
+        self.waiting.gauge.add(-1);
+    }
+}
+
+impl ReplyTo {
+    fn client(&self) -> Client {
+        match self {
+            ReplyTo::Udp(_, client) | ReplyTo::Tcp(_, client) => *client,
+        }
+    }
+
+    fn send(&self, reply: &[u8]) {
+        match self {
+            ReplyTo::Udp(socket, client) => {
+                let origin = Origin { peer: client.peer, local: client.local };
+                // A datagram that the kernel refuses is lost like any other.
+                if let Err(error) = batch::send_to(socket, reply, origin) {
+                    tracing::debug!("reply to {}: {error}", client.peer);
+                }
+            }
+            ReplyTo::Tcp(slot, _) => slot.fill(reply),
+        }
+    }
+}
+
+/// Writes what `landing` means for `miss`: its answer, or the stale one it brought along.
+fn write(out: &mut [u8], query: &Query<'_>, miss: &Miss, landing: &Landing, limit: usize) -> (usize, Sent) {
+    let sent = |rcode, by| Sent { rcode, by, duration_ns: 0 };
+    if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
+        miss.zone.miss_shard.cache_served_stale();
+        let terms = Terms { ttl: Some(0), authoritative: true };
+        let len = Reply::from_answer(out, query, stale.answer(), terms, limit);
+        return (len, sent(stale.answer().rcode(), AnsweredBy::Cache));
+    }
+    match landing {
+        Landing::Answer { answer, ttl } => {
+            let terms = Terms { ttl: *ttl, authoritative: false };
+            let len = Reply::from_answer(out, query, answer, terms, limit);
+            (len, sent(answer.rcode(), AnsweredBy::Forward))
+        }
+        Landing::Opaque(response) => {
+            let len = Reply::opaque(out, query, response, limit);
+            (len, sent(crate::wire::Flags::of(out).rcode(), AnsweredBy::Forward))
+        }
+        Landing::Failed(rcode) => (Reply::error(out, query, *rcode), sent(*rcode, AnsweredBy::Server)),
+    }
+}
+
+impl Landing {
+    /// Whether a stale answer is better: anything but NOERROR and NXDOMAIN (CoreDNS's `verify`).
+    fn is_failure(&self) -> bool {
+        match self {
+            Landing::Answer { answer, .. } => {
+                !matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) || answer.kind() == Kind::Other
+            }
+            Landing::Opaque(_) => false,
+            Landing::Failed(_) => true,
+        }
+    }
+}
+
+/// The UDP payload size to offer upstream.
+fn upstream_size(block: &Block) -> u16 {
+    block.bufsize.map_or(Edns::UPSTREAM_UDP_SIZE, |cap| cap.min(Edns::UPSTREAM_UDP_SIZE))
+}
+
+fn report(block: &Block, ask: &Ask, rcode: Rcode, error: &ForwardError) {
+    let Some(log) = &block.errors else { return };
+    let mut name = String::new();
+    // A String takes everything.
+    let _ = write_text(ask.key.name(), &mut name);
+    let qtype = ask.question.last_chunk::<4>().map_or(0, |tail| u16::from_be_bytes([tail[0], tail[1]]));
+    log.report(&format!("{} {name} {}: {error}", rcode.0, RecordType::from(qtype)));
+}
+
+impl Transport {
+    /// The same, as the upstream side calls it.
+    pub fn upstream(self) -> ClientTransport {
+        match self {
+            Transport::Udp => ClientTransport::Udp,
+            Transport::Tcp => ClientTransport::Tcp,
+        }
+    }
+}

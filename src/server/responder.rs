@@ -1,0 +1,197 @@
+//! From a query's octets to a reply's, or to the news that somebody must ask the upstream.
+//!
+//! Synchronous, without allocation, and the same for UDP and TCP.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::querylog::Answered;
+use super::zones::{Zone, Zones};
+use crate::cache::{Entry, Lookup, StaleMode, Store};
+use crate::clock::Moment;
+use crate::metrics::{AnsweredBy, CacheType, Family, Transport, ZoneShard};
+use crate::wire::{Key, MAX_MESSAGE, Query, Rcode, Rejected, Reply, Terms};
+
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Address and port.
+    pub peer: SocketAddr,
+    /// The address that was asked, if the socket serves several.
+    pub local: Option<IpAddr>,
+    /// UDP or TCP.
+    pub transport: Transport,
+}
+
+/// When a query is answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// When it came.
+    pub now: Moment,
+    /// What to put down as the time a hit takes.
+    pub hit_ns: u64,
+}
+
+/// What becomes of a query.
+pub enum Outcome {
+    /// A reply of this many octets stands in the buffer; `refresh`: its entry is to be fetched anew.
+    Reply {
+        /// Octets.
+        len: usize,
+        /// The zone in which to fetch.
+        refresh: Option<Arc<Zone>>,
+    },
+    /// The upstream must be asked.
+    Miss {
+        /// By this zone's block.
+        zone: Arc<Zone>,
+        /// To be served if the upstream fails.
+        stale: Option<Arc<Entry>>,
+    },
+    /// Not to be answered.
+    Ignore(Rejected),
+}
+
+impl Client {
+    fn family(&self) -> Family {
+        if self.peer.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// Octets a reply to `query` may have.
+    #[inline]
+    pub fn limit(&self, query: &Query<'_>, bufsize: Option<u16>) -> usize {
+        match (self.transport, bufsize) {
+            (Transport::Tcp, _) => MAX_MESSAGE,
+            (Transport::Udp, None) => query.udp_limit(),
+            (Transport::Udp, Some(cap)) => query.udp_limit().min(usize::from(cap)),
+        }
+    }
+}
+
+/// Answers from the cache. One per thread.
+#[derive(Default)]
+pub struct Responder {
+    key: Key,
+}
+
+impl Responder {
+    /// Answers `packet`; the reply goes to the front of `out`, which has room for [`MAX_MESSAGE`].
+    #[inline]
+    pub fn answer(
+        &mut self,
+        zones: &Zones,
+        client: Client,
+        packet: &[u8],
+        timing: Timing,
+        out: &mut [u8],
+    ) -> Outcome {
+        let query = match Query::parse(packet) {
+            Ok(query) => query,
+            Err(rejected) => return reject(out, packet, rejected),
+        };
+        self.key.set(&query);
+        let Some(zone) = zones.find(self.key.name(), query.qtype()) else {
+            return refuse(&zones.dropped, client, &query, Rcode::REFUSED, out);
+        };
+        if query.qclass() != CLASS_IN && !zones.any_class {
+            return refuse(&zones.dropped, client, &query, Rcode::REFUSED, out);
+        }
+        if query.edns().is_some_and(|edns| edns.version != 0) {
+            return refuse(&zones.dropped, client, &query, Rcode::BADVERS, out);
+        }
+        self.look_up(zone, client, &query, timing, out)
+    }
+
+    #[inline]
+    fn look_up(
+        &self,
+        zone: &Arc<Zone>,
+        client: Client,
+        query: &Query<'_>,
+        timing: Timing,
+        out: &mut [u8],
+    ) -> Outcome {
+        let miss = |stale| Outcome::Miss { zone: zone.clone(), stale };
+        let cache = match &zone.block.cache {
+            Some(cache) if cache.covers(self.key.name()) && query.is_cacheable() => cache,
+            _ if zone.block.empty => return refuse(&zone.shard, client, query, Rcode::REFUSED, out),
+            _ => return miss(None),
+        };
+        let (entry, ttl, store, refresh) = match cache.get(&self.key, timing.now) {
+            Lookup::Fresh { entry, ttl, store, refresh } => {
+                if refresh {
+                    zone.shard.cache_prefetch();
+                }
+                (entry, ttl, store, refresh)
+            }
+            Lookup::Stale { entry, store, mode: StaleMode::Immediate, refresh } => {
+                zone.shard.cache_served_stale();
+                (entry, 0, store, refresh)
+            }
+            Lookup::Stale { entry, mode: StaleMode::Verify, .. } => {
+                zone.shard.cache_miss();
+                return miss(Some(entry));
+            }
+            Lookup::Miss => {
+                zone.shard.cache_miss();
+                return miss(None);
+            }
+        };
+        zone.shard.cache_hit(match store {
+            Store::Success => CacheType::Success,
+            Store::Denial => CacheType::Denial,
+        });
+        let terms = Terms { ttl: Some(ttl), authoritative: true };
+        let limit = client.limit(query, zone.block.bufsize);
+        let len = Reply::from_answer(out, query, entry.answer(), terms, limit);
+        let sent = Sent { rcode: entry.answer().rcode(), by: AnsweredBy::Cache, duration_ns: timing.hit_ns };
+        count(&zone.shard, client, query, len, sent);
+        if !zone.block.log.is_off() {
+            zone.block.log.log(&Answered {
+                client,
+                query,
+                name: self.key.name(),
+                reply: &out[..len],
+                rcode: sent.rcode,
+                duration_ns: sent.duration_ns,
+            });
+        }
+        Outcome::Reply { len, refresh: refresh.then(|| zone.clone()) }
+    }
+}
+
+/// The Internet (RFC 1035 §3.2.4).
+const CLASS_IN: u16 = 1;
+
+/// What is to be counted about a reply besides its size.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    /// The full response code.
+    pub rcode: Rcode,
+    /// Who produced it.
+    pub by: AnsweredBy,
+    /// From arrival to reply.
+    pub duration_ns: u64,
+}
+
+/// Counts a query and its reply of `len` octets.
+#[inline]
+pub fn count(shard: &ZoneShard, client: Client, query: &Query<'_>, len: usize, sent: Sent) {
+    shard.request(client.transport, client.family(), query.qtype(), query.len(), query.dnssec_ok());
+    shard.response(client.transport, sent.rcode.0, sent.by, len, sent.duration_ns);
+}
+
+#[cold]
+fn reject(out: &mut [u8], packet: &[u8], rejected: Rejected) -> Outcome {
+    match Reply::reject(out, packet, rejected) {
+        Some(len) => Outcome::Reply { len, refresh: None },
+        None => Outcome::Ignore(rejected),
+    }
+}
+
+#[cold]
+fn refuse(shard: &ZoneShard, client: Client, query: &Query<'_>, rcode: Rcode, out: &mut [u8]) -> Outcome {
+    let len = Reply::error(out, query, rcode);
+    count(shard, client, query, len, Sent { rcode, by: AnsweredBy::Server, duration_ns: 0 });
+    Outcome::Reply { len, refresh: None }
+}

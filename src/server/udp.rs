@@ -1,0 +1,202 @@
+//! One thread, one UDP socket: receive a batch, answer what is in the cache, hand in the rest.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use super::batch::{Batch, Origin, Wake};
+use super::miss::{Miss, ReplyTo};
+use super::responder::{Client, Outcome, Responder, Timing};
+use super::zones::{Zone, Zones};
+use crate::cache::Entry;
+use crate::clock::{self, Moment};
+use crate::metrics::{Counter, Registry, Transport, names};
+use crate::wire::{Query, Rcode, Rejected, Reply};
+
+/// Misses on their way to the thread that asks upstreams; one more is REFUSED.
+pub const MISS_QUEUE: usize = 4096;
+/// The time of one batch in so many is taken and stands for the others, so that the clock is read
+/// once per batch.
+const SAMPLE: u64 = 64;
+/// Enough for a batch's call chain; its buffers are on the heap.
+const STACK: usize = 256 * 1024;
+
+/// What a UDP thread works with.
+pub struct UdpWorker {
+    /// Its socket, bound to a concrete or a wildcard address.
+    pub socket: Arc<UdpSocket>,
+    /// The zones on that address; replaced on reload.
+    pub zones: Arc<ArcSwap<Zones>>,
+    /// Where misses go.
+    pub misses: mpsc::Sender<Miss>,
+}
+
+/// A running UDP thread.
+pub struct UdpThread {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+struct Counters {
+    too_short: Arc<Counter>,
+    response: Arc<Counter>,
+    unanswerable: Arc<Counter>,
+    unsendable: Arc<Counter>,
+    overflow: Arc<Counter>,
+    panics: Arc<Counter>,
+}
+
+struct Running {
+    worker: UdpWorker,
+    responder: Responder,
+    counters: Counters,
+    batches: u64,
+    hit_ns: u64,
+}
+
+impl UdpWorker {
+    /// Starts the thread, which counts in `registry` as the writer `name`.
+    pub fn spawn(self, name: &str, registry: &Registry) -> io::Result<UdpThread> {
+        let batch = Batch::new(&self.socket)?;
+        let dropped = |reason| registry.counter_of(name, &names::DROPPED, [reason]);
+        let counters = Counters {
+            too_short: dropped("short"),
+            response: dropped("response"),
+            unanswerable: dropped("unanswerable"),
+            unsendable: dropped("unsendable"),
+            overflow: registry.counter_of(name, &names::QUEUE_OVERFLOWS, ["misses"]),
+            panics: registry.counter_of(name, &names::PANICS, []),
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let mut running =
+            Running { worker: self, responder: Responder::default(), counters, batches: 0, hit_ns: 0 };
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK)
+            .spawn(move || running.run(batch, &stopped))?;
+        Ok(UdpThread { stop, thread })
+    }
+}
+
+impl UdpThread {
+    /// Ends the thread once it has answered what already waits in its socket.
+    pub fn stop(self, wake: &Wake) {
+        self.stop.store(true, Relaxed);
+        // A signal that comes just before the system call does not interrupt it, hence the loop.
+        while !self.thread.is_finished() {
+            wake.interrupt(&self.thread);
+            thread::sleep(Duration::from_millis(2));
+        }
+        // A panic was counted and reported where it happened.
+        let _ = self.thread.join();
+    }
+}
+
+impl Running {
+    fn run(&mut self, mut batch: Batch, stop: &AtomicBool) {
+        while !stop.load(Relaxed) {
+            match batch.receive(&self.worker.socket.clone()) {
+                Ok(received) => self.handle(&mut batch, received),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!("receive: {error}");
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        while let Ok(received) = batch.receive_waiting(&self.worker.socket.clone()) {
+            self.handle(&mut batch, received);
+        }
+    }
+
+    /// A bug that a query triggers costs its batch, not the node's DNS.
+    fn handle(&mut self, batch: &mut Batch, received: usize) {
+        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(batch, received)));
+        if answered.is_err() {
+            self.counters.panics.inc();
+        }
+    }
+
+    fn answer(&mut self, batch: &mut Batch, received: usize) {
+        let arrived_ns = clock::nanoseconds();
+        let zones = self.worker.zones.load();
+        for slot in 0..received {
+            if !batch.has_room() {
+                self.send(batch);
+            }
+            self.answer_one(batch, slot, &zones, arrived_ns);
+        }
+        self.send(batch);
+        self.batches += 1;
+        if self.batches.is_multiple_of(SAMPLE) {
+            self.hit_ns = clock::nanoseconds().saturating_sub(arrived_ns);
+        }
+    }
+
+    #[inline]
+    fn answer_one(&mut self, batch: &mut Batch, slot: usize, zones: &Zones, arrived_ns: u64) {
+        let Some(Origin { peer, local }) = batch.origin(slot) else {
+            self.counters.unanswerable.inc();
+            return;
+        };
+        let client = Client { peer, local, transport: Transport::Udp };
+        let timing = Timing { now: Moment(arrived_ns / 1_000_000), hit_ns: self.hit_ns };
+        let (packet, room) = batch.packet_and_room(slot);
+        match self.responder.answer(zones, client, packet, timing, room) {
+            Outcome::Reply { len, refresh } => {
+                if let Some(zone) = refresh {
+                    let miss = Miss { packet: packet.into(), zone, arrived_ns, stale: None, reply_to: None };
+                    // A refresh that finds no place is tried again by a later hit.
+                    let _ = self.worker.misses.try_send(miss);
+                }
+                batch.push_reply(slot, len);
+            }
+            Outcome::Miss { zone, stale } => {
+                if let Some(len) = self.hand_in(packet, room, client, (zone, stale), arrived_ns) {
+                    batch.push_reply(slot, len);
+                }
+            }
+            Outcome::Ignore(Rejected::TooShort) => self.counters.too_short.inc(),
+            Outcome::Ignore(_) => self.counters.response.inc(),
+        }
+    }
+
+    /// Queues a miss; if the queue is full, writes a refusal into `room`.
+    fn hand_in(
+        &self,
+        packet: &[u8],
+        room: &mut [u8],
+        client: Client,
+        (zone, stale): (Arc<Zone>, Option<Arc<Entry>>),
+        arrived_ns: u64,
+    ) -> Option<usize> {
+        let reply_to = Some(ReplyTo::Udp(self.worker.socket.clone(), client));
+        let miss = Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
+        if self.worker.misses.try_send(miss).is_ok() {
+            return None;
+        }
+        self.counters.overflow.inc();
+        let query = Query::parse(packet).ok()?;
+        Some(Reply::error(room, &query, Rcode::REFUSED))
+    }
+
+    fn send(&self, batch: &mut Batch) {
+        let refused = batch.send(&self.worker.socket);
+        if refused > 0 {
+            self.counters.unsendable.add(refused as u64);
+        }
+    }
+}
+
+/// The name under which a thread for `address` counts and shows in `ps`.
+pub fn thread_name(address: SocketAddr, index: usize) -> String {
+    format!("udp{index} {address}")
+}

@@ -1,0 +1,107 @@
+//! Which server block answers a name.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use super::errors::ErrorLog;
+use super::querylog::QueryLogger;
+use crate::cache::Cache;
+use crate::metrics::ZoneShard;
+use crate::wire::{Name, record_type};
+
+/// The zones of one listening address, for one thread that counts in their shards.
+pub struct Zones {
+    /// Longest name first, so that the first match is the best.
+    zones: Vec<Arc<Zone>>,
+    /// Counts the queries that no zone takes.
+    pub dropped: Arc<ZoneShard>,
+    /// Classes other than IN are taken, as on any CoreDNS server with a `forward` (contract of
+    /// node-cache: CH and HS pass to the upstream).
+    pub any_class: bool,
+}
+
+/// A zone on one listening address.
+pub struct Zone {
+    /// Its name.
+    pub origin: Name,
+    /// What serves it.
+    pub block: Arc<Block>,
+    /// Counters of the thread that holds this value.
+    pub shard: Arc<ZoneShard>,
+    /// Counters of the thread that answers misses.
+    pub miss_shard: Arc<ZoneShard>,
+}
+
+/// Names a block among all that ever were, so that the thread of misses finds its upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockId(pub u64);
+
+/// What a server block's zones and addresses share.
+pub struct Block {
+    /// Its identity.
+    pub id: BlockId,
+    /// `cache`.
+    pub cache: Option<Arc<Cache>>,
+    /// `bufsize`.
+    pub bufsize: Option<u16>,
+    /// `log`.
+    pub log: QueryLogger,
+    /// `errors`.
+    pub errors: Option<ErrorLog>,
+    /// `loop`, until its probes are over.
+    pub loops: Option<LoopGuard>,
+    /// The block has no directive that could answer or report: everything is REFUSED.
+    pub empty: bool,
+}
+
+/// What `loop` knows: its probes carry a name nobody else asks for. Seeing it more often than it was
+/// sent means that the upstream sends our queries back to us.
+pub struct LoopGuard {
+    /// The probes' name.
+    pub probe: Name,
+    /// Times it came in.
+    pub seen: AtomicU32,
+    /// A loop was found: this block forwards nothing.
+    pub looping: AtomicBool,
+}
+
+impl LoopGuard {
+    /// Sightings that can be the probes' own.
+    const HARMLESS: u32 = 2;
+
+    /// Takes note of a query for `name`, folded wire octets, and says whether it is a probe.
+    pub fn notices(&self, name: &[u8], qtype: u16) -> bool {
+        let probe = qtype == record_type::HINFO && name == self.probe.as_wire();
+        if probe && self.seen.fetch_add(1, Relaxed) >= LoopGuard::HARMLESS {
+            self.looping.store(true, Relaxed);
+        }
+        probe
+    }
+
+    /// Whether a loop was found.
+    pub fn is_looping(&self) -> bool {
+        self.looping.load(Relaxed)
+    }
+}
+
+impl Zones {
+    /// Orders `zones`.
+    pub fn new(mut zones: Vec<Arc<Zone>>, dropped: Arc<ZoneShard>, any_class: bool) -> Zones {
+        zones.sort_by_key(|zone| std::cmp::Reverse(zone.origin.as_wire().len()));
+        Zones { zones, dropped, any_class }
+    }
+
+    /// The zone for `name`, folded wire octets.
+    ///
+    /// DS records live above a zone cut (RFC 4035 §3.1.4.1), so DS queries go to the shortest match
+    /// that is not the root, as CoreDNS sends them.
+    #[inline]
+    pub fn find(&self, name: &[u8], qtype: u16) -> Option<&Arc<Zone>> {
+        let mut matching = self.zones.iter().filter(|zone| zone.origin.contains(name));
+        if qtype == record_type::DS {
+            let matching: Vec<_> = matching.collect();
+            return matching.iter().rfind(|zone| !zone.origin.is_root()).or(matching.last()).copied();
+        }
+        matching.next()
+    }
+}
