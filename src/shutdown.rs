@@ -231,8 +231,10 @@ mod tests {
         assert_eq!(watch.stopped_within(Duration::ZERO), None);
         let thread =
             std::thread::spawn(move || watch.stopped_within(Duration::from_secs(60)).is_some());
+        let start = Instant::now();
         shutdown.stop(soon());
         assert_eq!(shutdown.drained_blocking(), 0);
         assert!(thread.join().unwrap());
+        assert!(start.elapsed().as_secs() < 30, "woken by nothing but time");
     }
 }
