@@ -1,6 +1,35 @@
 //! Serving: sockets, the hit path, misses in flight, TCP.
+//!
+//! ```text
+//! udp::UdpWorker   batch.receive ─► responder ─► batch.send          a hit never leaves its thread
+//!                                      │ miss
+//!                                      ▼ bounded queue
+//! miss::Misses     join the flight ─► Resolve ─► cache ─► a Reply to each who waits
+//!                                      ▲ miss
+//! stream::Streams  frames ─────► responder ─► frames
+//! ```
 
 mod batch;
+mod clients;
 mod config;
+mod errors;
+mod inflight;
+mod loops;
+mod miss;
+mod querylog;
+mod responder;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod udp;
+pub mod zones;
 
+pub use batch::Wake;
 pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
+pub use errors::ErrorLog;
+pub use loops::{probe as probe_for_loop, probe_name};
+pub use miss::{Miss, Misses, ReplyTo, Resolve, Waiter};
+pub use querylog::QueryLogger;
+pub use responder::{Client, Outcome, Responder, Timing};
+pub use stream::Streams;
+pub use udp::{MISS_QUEUE, UdpThread, UdpWorker, thread_name};
