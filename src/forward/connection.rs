@@ -18,10 +18,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::dial::Stream;
 use super::error::Reason;
 use super::frame::{FrameReader, FrameWriter};
 use super::message;
@@ -33,11 +33,6 @@ const MAX_IN_FLIGHT: usize = 4096;
 const MAX_OUTBOX: usize = 1 << 20;
 /// Frames nobody asked for, in a row, that a peer may send.
 const MAX_STRAYS: u32 = 256;
-
-/// A stream to an upstream: TCP, TLS, or a test's pipe.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// Why a connection did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::connection::Stream;
 use super::error::{Failure, Operation, Reason};
 use super::metrics::Protocol;
 
@@ -23,6 +23,11 @@ const MAX_HANDSHAKE: Duration = Duration::from_secs(2);
 /// Octets the peer's kernel has not acknowledged for this long break the connection. Without it a
 /// host that lost its power holds the connection for 15 minutes of retransmissions.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A stream to an upstream: TCP, TLS, or a test's pipe.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// A connection on its way.
 pub(super) type Dialling = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, Failure>>>>;

@@ -151,17 +151,16 @@ impl<'a> Exchange<'a> {
                         let entrant = &self.entrants[index];
                         running.push(attempt(index, entrant, self.query, self.datagram));
                         wanted = false;
-                        // Doubling: when all are slow, asking the rest sooner helps nobody.
-                        let patience = entrant.upstream.patience() * (1 << hedges);
-                        hedge_at = (now + patience).min(deadline);
+                        hedge_at = self.hedge_at(now, hedges);
                         wake_at = hedge_at;
                     }
                     Next::At(at) => wake_at = at.min(hedge_at),
                     Next::Nobody if running.is_empty() => return self.failed(),
+                    // Perhaps later: an attempt that still waits for a connection bars others.
                     Next::Nobody => {
                         wanted = false;
-                        hedge_at = deadline;
-                        wake_at = deadline;
+                        hedge_at = self.hedge_at(now, hedges);
+                        wake_at = hedge_at;
                     }
                 }
             }
@@ -211,6 +210,14 @@ impl<'a> Exchange<'a> {
             (None, Some(at)) => Next::At(at),
             (None, None) => Next::Nobody,
         }
+    }
+
+    /// When to ask somebody else too, unless an answer comes. Doubling: when all are slow, asking
+    /// the rest sooner helps nobody.
+    fn hedge_at(&self, now: Instant, hedges: u32) -> Instant {
+        let upstream = &self.entrants[self.last_asked].upstream;
+        let patience = upstream.patience() * (1 << hedges.min(5));
+        (now + patience).min(self.deadline)
     }
 
     fn may_ask(&self, index: usize) -> bool {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Stream};
-use super::dial::Dial;
+use super::connection::Connection;
+use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
 use super::metrics::{Metrics, Protocol};
 use super::random::Random;
