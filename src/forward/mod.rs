@@ -1,5 +1,35 @@
 //! Upstreams: pipelined TCP and TLS, UDP with TCP fallback, policies and health.
+//!
+//! ```text
+//!  Chain ─► Directive ─► Exchange ──┬─► Upstream ──┬─► Pool ─► Connection ─► Frame   tcp, tls
+//!  (block)  (forward)    (query)    │   health     └─► Datagrams                     udp
+//!                                   └─► Upstream   latency
+//! ```
+//!
+//! Octets in, octets out: nothing here knows a cache or a client. All of it lives on one thread
+//! inside a [`tokio::task::LocalSet`]; no future is `Send`.
 
+mod chain;
 mod config;
+mod connection;
+mod datagram;
+mod dial;
+mod directive;
+mod error;
+mod exchange;
+mod frame;
+mod health;
+mod latency;
+mod message;
+mod metrics;
+mod policy;
+mod pool;
+mod random;
+mod tls;
+mod upstream;
 
+pub use chain::{Chain, ClientTransport};
 pub use config::{Config, HealthCheck, Policy, Source, Target, Tls, Transport};
+pub use error::{Error, Failure, ForwardError, Operation, Reason};
+pub use exchange::DEADLINE;
+pub use metrics::{Metrics, NoMetrics, Protocol};

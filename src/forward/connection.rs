@@ -1,0 +1,402 @@
+//! One pipelined connection: many queries in flight, answers in any order (RFC 7766 §6.2.1.1).
+//!
+//! ```text
+//!  exchange ─push─► outbox ─┐                  ┌─► stream
+//!  exchange ─push─►         ├─ driver (a task) ┤
+//!  exchange ◄─oneshot─ id ──┘                  └── stream
+//! ```
+//!
+//! The driver alone touches the stream. A wake-up costs it the frames that came or go, never a look
+//! at everything in flight.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::dial::Stream;
+use super::error::Reason;
+use super::frame::{FrameReader, FrameWriter};
+use super::message;
+use super::random::Random;
+
+/// Ids in use at most, of 65 536: a random one is free at the first or second try.
+const MAX_IN_FLIGHT: usize = 4096;
+/// Octets waiting to be written at most.
+const MAX_OUTBOX: usize = 1 << 20;
+/// Frames nobody asked for, in a row, that a peer may send.
+const MAX_STRAYS: u32 = 256;
+
+/// Why a connection did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// What happened to it.
+    pub(super) reason: Reason,
+    /// Whether it had answered anything before. Then the peer merely closed a connection it was
+    /// done with, and the query deserves a fresh one.
+    pub(super) reused: bool,
+}
+
+/// A connection, shared by the queries on it and the pool.
+///
+/// It closes when it was idle for `expire`, when it was [retired](Connection::retire) and nothing
+/// waits any more, when the peer closes or breaks it, or when told to.
+pub(super) struct Connection {
+    serial: u64,
+    opened: Instant,
+    /// When it should make room for a new one.
+    aged: Instant,
+    random: Rc<Random>,
+    state: RefCell<State>,
+}
+
+struct State {
+    /// Every id an answer may still come for. CoreDNS answers in order, so a query that nobody
+    /// waits for any more still stands before the others, and still counts.
+    in_flight: HashMap<u16, Waiter, foldhash::fast::RandomState>,
+    /// How many of those somebody waits for.
+    waiting: usize,
+    sent: u64,
+    answered: bool,
+    strays: u32,
+    outbox: FrameWriter,
+    driver: Option<Waker>,
+    retired: bool,
+    closed: Option<Reason>,
+    heard: Option<Instant>,
+    /// When the first query was sent since the peer was last heard.
+    silent_since: Option<Instant>,
+    idle_since: Instant,
+}
+
+struct Waiter {
+    /// Tells this query from a later one under the same id.
+    number: u64,
+    /// `None` once nobody waits.
+    reply: Option<oneshot::Sender<Vec<u8>>>,
+}
+
+impl Connection {
+    /// Starts a connection on an open stream. Must run inside a [`tokio::task::LocalSet`].
+    ///
+    /// It closes itself after `expire` without a query; after `max_age` the pool replaces it.
+    pub(super) fn start(
+        stream: impl Stream + 'static,
+        serial: u64,
+        expire: Duration,
+        max_age: Duration,
+        random: Rc<Random>,
+    ) -> Rc<Connection> {
+        let now = Instant::now();
+        let connection = Rc::new(Connection {
+            serial,
+            opened: now,
+            aged: now + max_age,
+            random,
+            state: RefCell::new(State::new(now)),
+        });
+        tokio::task::spawn_local(Driver {
+            stream,
+            reader: FrameReader::default(),
+            connection: Rc::clone(&connection),
+            expire,
+            alarm: Box::pin(sleep_until(now + expire)),
+        });
+        connection
+    }
+
+    /// Sends `query` and waits for the frame with its id, whatever that holds. The reply carries
+    /// the query's own id again. Dropping the future gives the query up.
+    pub(super) async fn exchange(&self, query: &[u8]) -> Result<Vec<u8>, Broken> {
+        let (ticket, reply) = self.send(query)?;
+        match reply.await {
+            Ok(mut reply) => {
+                message::set_id(&mut reply, message::id(query));
+                Ok(reply)
+            }
+            Err(_) => {
+                drop(ticket);
+                Err(self.broken())
+            }
+        }
+    }
+
+    fn send(&self, query: &[u8]) -> Result<(Ticket<'_>, oneshot::Receiver<Vec<u8>>), Broken> {
+        if !self.is_open() {
+            return Err(self.broken());
+        }
+        let mut state = self.state.borrow_mut();
+        if state.is_full() {
+            return Err(Broken {
+                reason: Reason::Busy,
+                reused: false,
+            });
+        }
+        let (reply, receiver) = oneshot::channel();
+        let number = state.sent;
+        let waiter = Waiter {
+            number,
+            reply: Some(reply),
+        };
+        let id = loop {
+            let id = self.random.number();
+            if let Entry::Vacant(free) = state.in_flight.entry(id) {
+                free.insert(waiter);
+                break id;
+            }
+        };
+        state.sent += 1;
+        state.waiting += 1;
+        state.silent_since.get_or_insert_with(Instant::now);
+        state.outbox.push(id, query);
+        state.wake_driver();
+        let ticket = Ticket {
+            connection: self,
+            id,
+            number,
+        };
+        Ok((ticket, receiver))
+    }
+
+    /// Takes no more queries; closes once nobody waits.
+    pub(super) fn retire(&self) {
+        let mut state = self.state.borrow_mut();
+        state.retired = true;
+        state.wake_driver();
+    }
+
+    /// Breaks the connection for everyone on it.
+    pub(super) fn close(&self, reason: Reason) {
+        let mut state = self.state.borrow_mut();
+        state.closed.get_or_insert(reason);
+        state.in_flight.clear();
+        state.waiting = 0;
+        state.wake_driver();
+    }
+
+    /// A number of its own within its pool.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Whether it takes queries.
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.state.borrow();
+        state.closed.is_none() && !state.retired
+    }
+
+    /// Whether one more query would be too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.state.borrow().is_full()
+    }
+
+    /// Whether it lived longer than it should.
+    pub(super) fn is_aged(&self, now: Instant) -> bool {
+        now >= self.aged
+    }
+
+    /// Queries the peer has yet to answer.
+    pub(super) fn load(&self) -> usize {
+        self.state.borrow().in_flight.len()
+    }
+
+    /// How long the peer has owed an answer without sending any.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        let since = self.state.borrow().silent_since;
+        since.map_or(Duration::ZERO, |since| now - since)
+    }
+
+    /// Whether the peer is known to have been there at `then` or later.
+    pub(super) fn alive_since(&self, then: Instant) -> bool {
+        self.opened >= then || self.state.borrow().heard.is_some_and(|at| at >= then)
+    }
+
+    fn broken(&self) -> Broken {
+        let state = self.state.borrow();
+        Broken {
+            reason: state.closed.clone().unwrap_or(Reason::Closed),
+            reused: state.answered,
+        }
+    }
+}
+
+impl State {
+    fn new(now: Instant) -> State {
+        State {
+            in_flight: HashMap::default(),
+            waiting: 0,
+            sent: 0,
+            answered: false,
+            strays: 0,
+            outbox: FrameWriter::default(),
+            driver: None,
+            retired: false,
+            closed: None,
+            heard: None,
+            silent_since: None,
+            idle_since: now,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_flight.len() >= MAX_IN_FLIGHT || self.outbox.len() >= MAX_OUTBOX
+    }
+
+    fn wake_driver(&self) {
+        if let Some(driver) = &self.driver {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Hands a frame to whoever waits for it.
+    fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<(), Reason> {
+        let Some(waiter) = self.in_flight.remove(&message::id(frame)) else {
+            self.strays += 1;
+            return if self.strays > MAX_STRAYS {
+                Err(Reason::Garbage)
+            } else {
+                Ok(())
+            };
+        };
+        self.strays = 0;
+        self.answered = true;
+        self.heard = Some(now);
+        self.silent_since = (!self.in_flight.is_empty()).then_some(now);
+        if let Some(reply) = waiter.reply {
+            self.stop_waiting(now);
+            // A receiver that is gone has been cancelled in this very turn.
+            let _ = reply.send(frame.to_vec());
+        }
+        Ok(())
+    }
+
+    fn stop_waiting(&mut self, now: Instant) {
+        self.waiting -= 1;
+        if self.waiting == 0 {
+            self.idle_since = now;
+        }
+    }
+}
+
+/// One query's place in the id table; dropping it before the answer gives the answer up.
+struct Ticket<'a> {
+    connection: &'a Connection,
+    id: u16,
+    number: u64,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut state = self.connection.state.borrow_mut();
+        let Some(waiter) = state.in_flight.get_mut(&self.id) else {
+            return;
+        };
+        // The id stays taken: its answer may still come and must not meet another query.
+        if waiter.number == self.number && waiter.reply.take().is_some() {
+            state.stop_waiting(Instant::now());
+            if state.retired && state.waiting == 0 {
+                state.wake_driver();
+            }
+        }
+    }
+}
+
+/// The task behind a connection.
+struct Driver<S> {
+    stream: S,
+    reader: FrameReader,
+    connection: Rc<Connection>,
+    expire: Duration,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<S: Stream> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let connection = Rc::clone(&self.connection);
+        match self.turn(context) {
+            Ok(()) => Poll::Pending,
+            Err(reason) => {
+                connection.close(reason);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl<S: Stream> Driver<S> {
+    /// Moves what can be moved. An error ends the connection.
+    fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
+        self.write(context)?;
+        self.read(context)?;
+        let state = self.connection.state.borrow();
+        if state.retired && state.waiting == 0 {
+            return Err(Reason::Closed);
+        }
+        drop(state);
+        self.expire_if_idle(context)
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
+        let mut state = self.connection.state.borrow_mut();
+        if let Some(reason) = &state.closed {
+            return Err(reason.clone());
+        }
+        match &state.driver {
+            Some(waker) if waker.will_wake(context.waker()) => {}
+            _ => state.driver = Some(context.waker().clone()),
+        }
+        match state.outbox.poll_drain(&mut self.stream, context) {
+            Poll::Ready(Err(error)) => Err(Reason::from(&error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Reads until the stream has no more. Tokio's streams yield by themselves when a peer never
+    /// stops sending.
+    fn read(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
+        loop {
+            match self.reader.poll_fill(&mut self.stream, context) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(Reason::from(&error)),
+                Poll::Ready(Ok(0)) => return Err(Reason::Closed),
+                Poll::Ready(Ok(_)) => {}
+            }
+            let now = Instant::now();
+            let mut state = self.connection.state.borrow_mut();
+            while let Some(frame) = self.reader.next().map_err(|_| Reason::Garbage)? {
+                state.deliver(frame, now)?;
+            }
+        }
+    }
+
+    /// The alarm is set for the earliest moment at which the connection can have been idle long
+    /// enough, and moved only when it rings: queries never touch it.
+    fn expire_if_idle(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
+        while self.alarm.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            let state = self.connection.state.borrow();
+            let idle_since = if state.waiting == 0 {
+                state.idle_since
+            } else {
+                now
+            };
+            if now >= idle_since + self.expire {
+                return Err(Reason::Closed);
+            }
+            self.alarm.as_mut().reset(idle_since + self.expire);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

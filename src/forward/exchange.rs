@@ -1,0 +1,327 @@
+//! One client query's way through a directive's upstreams.
+//!
+//! ```text
+//!   first upstream ──┬─ answered ──────────────► done      (or the next one, on a `failover` code)
+//!                    ├─ failed ────────────────► next upstream at once
+//!                    └─ silent for `patience` ─► next upstream too; the first one still counts
+//! ```
+//!
+//! No attempt is given up before the query's deadline: an answer that took 3 s is still an answer.
+//! What keeps this cheap is that each upstream gets two messages at most, whatever it sends.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, Stream};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::directive::Directive;
+use super::error::{Failure, ForwardError, Reason};
+use super::health::Health;
+use super::message::{self, Query};
+use super::policy;
+use super::upstream::{Attempt, Tally, Upstream};
+
+/// A query ends within this, with an answer or an error: CoreDNS takes 5 s, which is when stub
+/// resolvers stop listening.
+pub const DEADLINE: Duration = Duration::from_secs(4);
+/// An upstream that cannot be connected to is tried again, after a pause, for this long: the next
+/// connection to a Service may reach a backend that is alive.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The attempts of one query; see the [module](self).
+pub(super) struct Exchange<'a> {
+    directive: &'a Directive,
+    query: &'a Query<'a>,
+    /// Whether the query goes by UDP where it can.
+    datagram: bool,
+    /// Indices of upstreams, best first.
+    order: Vec<usize>,
+    entrants: &'a [Entrant],
+    /// What this loop knows of each entrant.
+    progress: Vec<Progress>,
+    /// Whether those that are down are asked too, because all are.
+    ask_down: bool,
+    started: Instant,
+    deadline: Instant,
+    connects_failed: u32,
+    last_reply: Option<Vec<u8>>,
+    last_failure: Option<Failure>,
+    last_asked: usize,
+}
+
+/// An upstream in one exchange, with the count of what it got. Attempts share it with the loop.
+pub(super) struct Entrant {
+    upstream: Rc<Upstream>,
+    tally: Tally,
+}
+
+#[derive(Clone, Default)]
+struct Progress {
+    /// When the latest attempt began; `None` when none is running.
+    asked_at: Option<Instant>,
+    running: u32,
+    /// After a failed connect: not before.
+    retry_at: Option<Instant>,
+    /// Cannot be connected to.
+    out: bool,
+}
+
+/// Whom to ask next.
+enum Next {
+    Upstream(usize),
+    /// Somebody, then.
+    At(Instant),
+    Nobody,
+}
+
+type Outcome = (usize, Result<Vec<u8>, Attempt>);
+
+impl Entrant {
+    /// All of a directive's upstreams.
+    pub(super) fn all(directive: &Directive) -> Vec<Entrant> {
+        let entrant = |upstream: &Rc<Upstream>| Entrant {
+            upstream: Rc::clone(upstream),
+            tally: Tally::default(),
+        };
+        directive.upstreams.iter().map(entrant).collect()
+    }
+}
+
+impl<'a> Exchange<'a> {
+    /// Puts the upstreams in order. Fails at once if all are down and the directive wants that.
+    pub(super) fn new(
+        directive: &'a Directive,
+        query: &'a Query<'a>,
+        datagram: bool,
+        entrants: &'a [Entrant],
+        deadline: Instant,
+    ) -> Result<Exchange<'a>, ForwardError> {
+        let mut order = directive.rotation.order(entrants.len(), &directive.random);
+        let ask_down = entrants
+            .iter()
+            .all(|entrant| entrant.upstream.health() == Health::Down);
+        if ask_down {
+            directive.metrics.all_down();
+            if directive.config.failfast_all_unhealthy {
+                return Err(ForwardError::AllDown);
+            }
+            policy::shuffle(&mut order, &directive.random);
+        }
+        Ok(Exchange {
+            directive,
+            query,
+            datagram,
+            last_asked: *order.first().ok_or(ForwardError::AllDown)?,
+            order,
+            entrants,
+            progress: vec![Progress::default(); entrants.len()],
+            ask_down,
+            started: Instant::now(),
+            deadline,
+            connects_failed: 0,
+            last_reply: None,
+            last_failure: None,
+        })
+    }
+
+    /// Runs until there is an answer, nobody is left to ask, or the time is over.
+    pub(super) async fn run(mut self) -> Result<Vec<u8>, ForwardError> {
+        let deadline = self.deadline;
+        let mut running = FuturesUnordered::new();
+        let mut alarm = pin!(sleep_until(deadline));
+        // When silence becomes suspicious, and how many times it did.
+        let mut hedge_at = deadline;
+        let mut hedges = 0;
+        let mut hedging = false;
+        let mut wanted = true;
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return self.timed_out();
+            }
+            let mut wake_at = hedge_at;
+            if wanted {
+                match self.next(now) {
+                    Next::Upstream(index) => {
+                        self.begin(index, now, hedging);
+                        let entrant = &self.entrants[index];
+                        running.push(attempt(index, entrant, self.query, self.datagram));
+                        wanted = false;
+                        hedge_at = self.hedge_at(now, hedges);
+                        wake_at = hedge_at;
+                    }
+                    Next::At(at) => wake_at = at.min(hedge_at),
+                    Next::Nobody if running.is_empty() => return self.failed(),
+                    // Perhaps later: an attempt that still waits for a connection bars others.
+                    Next::Nobody => {
+                        wanted = false;
+                        hedge_at = self.hedge_at(now, hedges);
+                        wake_at = hedge_at;
+                    }
+                }
+            }
+            alarm.as_mut().reset(wake_at);
+            match first(&mut running, alarm.as_mut()).await {
+                Some((index, outcome)) => {
+                    if let Some(reply) = self.note(index, outcome) {
+                        return Ok(reply);
+                    }
+                    (wanted, hedging) = (true, false);
+                }
+                None if wake_at == hedge_at => {
+                    self.suspect_the_silent();
+                    hedges += 1;
+                    (wanted, hedging) = (true, true);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The best upstream that may still be asked: healthy before suspect, fewer messages before
+    /// more, and then the policy's order.
+    fn next(&self, now: Instant) -> Next {
+        let limit = self.directive.config.max_connect_attempts;
+        if limit > 0 && self.connects_failed >= limit {
+            return Next::Nobody;
+        }
+        let mut earliest: Option<Instant> = None;
+        let best = self
+            .order
+            .iter()
+            .filter(|&&index| self.may_ask(index))
+            .filter(|&&index| match self.progress[index].retry_at {
+                Some(at) if at > now => {
+                    earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
+                    false
+                }
+                _ => true,
+            })
+            .min_by_key(|&&index| {
+                let entrant = &self.entrants[index];
+                (entrant.upstream.health(), entrant.tally.sent())
+            });
+        match (best, earliest) {
+            (Some(&index), _) => Next::Upstream(index),
+            (None, Some(at)) => Next::At(at),
+            (None, None) => Next::Nobody,
+        }
+    }
+
+    /// When to ask somebody else too, unless an answer comes. Doubling: when all are slow, asking
+    /// the rest sooner helps nobody.
+    fn hedge_at(&self, now: Instant, hedges: u32) -> Instant {
+        let upstream = &self.entrants[self.last_asked].upstream;
+        let patience = upstream.patience() * (1 << hedges.min(5));
+        (now + patience).min(self.deadline)
+    }
+
+    fn may_ask(&self, index: usize) -> bool {
+        let Entrant { upstream, tally } = &self.entrants[index];
+        !self.progress[index].out
+            && tally.has_room()
+            && !tally.is_dialling()
+            && (self.ask_down || upstream.health() != Health::Down)
+    }
+
+    fn begin(&mut self, index: usize, now: Instant, hedging: bool) {
+        let progress = &mut self.progress[index];
+        progress.asked_at = Some(now);
+        progress.running += 1;
+        self.last_asked = index;
+        let to = self.entrants[index].upstream.address();
+        if hedging {
+            self.directive.metrics.hedged(to);
+        } else if self.last_failure.is_some() || self.last_reply.is_some() {
+            self.directive.metrics.retried(to);
+        }
+    }
+
+    /// Takes note of how an attempt ended; gives the reply if it is the answer.
+    fn note(&mut self, index: usize, outcome: Result<Vec<u8>, Attempt>) -> Option<Vec<u8>> {
+        let progress = &mut self.progress[index];
+        let Entrant { upstream, tally } = &self.entrants[index];
+        progress.running -= 1;
+        if progress.running == 0 {
+            progress.asked_at = None;
+        }
+        let failure = match outcome {
+            Ok(reply) => {
+                if !self
+                    .directive
+                    .config
+                    .failover
+                    .contains(&message::rcode(&reply))
+                {
+                    return Some(reply);
+                }
+                tally.exhaust();
+                self.last_reply = Some(reply);
+                return None;
+            }
+            Err(Attempt::Unconnected(unconnected)) => {
+                self.connects_failed += 1;
+                progress.retry_at = Some(unconnected.retry_at);
+                progress.out = unconnected.retry_at > self.started + CONNECT_PATIENCE;
+                unconnected.failure
+            }
+            Err(Attempt::Failed(failure)) => failure,
+        };
+        // Its being busy is our doing, not its.
+        if failure.reason != Reason::Busy {
+            upstream.suspect();
+        }
+        self.last_failure = Some(failure);
+        None
+    }
+
+    /// Probes those that owe this query an answer and have answered nobody since.
+    fn suspect_the_silent(&self) {
+        for (entrant, progress) in self.entrants.iter().zip(&self.progress) {
+            if progress
+                .asked_at
+                .is_some_and(|at| entrant.upstream.is_silent_since(at))
+            {
+                entrant.upstream.suspect();
+            }
+        }
+    }
+
+    fn timed_out(self) -> Result<Vec<u8>, ForwardError> {
+        let upstream = &self.entrants[self.last_asked].upstream;
+        self.last_reply.ok_or(ForwardError::Timeout {
+            protocol: upstream.protocol(self.datagram),
+            to: upstream.address(),
+        })
+    }
+
+    fn failed(self) -> Result<Vec<u8>, ForwardError> {
+        let error = self
+            .last_failure
+            .map_or(ForwardError::AllDown, ForwardError::from);
+        self.last_reply.ok_or(error)
+    }
+}
+
+async fn attempt(index: usize, entrant: &Entrant, query: &Query<'_>, datagram: bool) -> Outcome {
+    let outcome = entrant.upstream.attempt(query, datagram, &entrant.tally);
+    (index, outcome.await)
+}
+
+/// The first attempt to end, or `None` when the alarm rings before.
+async fn first<F>(running: &mut FuturesUnordered<F>, mut alarm: Pin<&mut Sleep>) -> Option<Outcome>
+where
+    F: Future<Output = Outcome>,
+{
+    poll_fn(|context| {
+        if let Poll::Ready(Some(outcome)) = Pin::new(&mut *running).poll_next(context) {
+            return Poll::Ready(Some(outcome));
+        }
+        alarm.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}

@@ -1,0 +1,374 @@
+//! One upstream server: its pool, its sockets, its health, its speed.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::config::{Config, HealthCheck, Target, Transport};
+use super::connection::Connection;
+use super::datagram::Datagrams;
+use super::dial::{Dial, dialer};
+use super::error::{Error, Failure, Operation, Reason};
+use super::health::{Health, HealthState};
+use super::latency::Latency;
+use super::message::{self, HEADER, Query};
+use super::metrics::{Metrics, Protocol};
+use super::pool::{Need, Pool, Unconnected};
+use super::random::Random;
+use super::tls;
+
+/// Messages one upstream gets for one client query, at most.
+pub(super) const MAX_ATTEMPTS: u8 = 2;
+/// The full answer to a truncated one must come within this, else the truncated one is good enough.
+const MAX_FOLLOW_UP: Duration = Duration::from_secs(1);
+/// Each step of a probe, connect and answer, must end within this.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// See the [module](self).
+pub(super) struct Upstream {
+    to: SocketAddr,
+    stream_protocol: Protocol,
+    pool: Rc<Pool>,
+    datagrams: Datagrams,
+    latency: Latency,
+    health: HealthState,
+    /// When anything was last answered.
+    answered: Cell<Option<Instant>>,
+    last_probe: Cell<Option<Instant>>,
+    prober: Prober,
+    metrics: Rc<dyn Metrics>,
+    itself: Weak<Upstream>,
+}
+
+/// What probing takes.
+struct Prober {
+    check: HealthCheck,
+    /// Over UDP unless the directive says TCP or the upstream speaks TLS.
+    over_udp: bool,
+    dial: Dial,
+    random: Rc<Random>,
+}
+
+/// How an attempt failed.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// Nothing was sent: there is no connection.
+    Unconnected(Unconnected),
+    /// The query was sent, or could not be.
+    Failed(Failure),
+}
+
+/// What one client query has done at one upstream so far.
+#[derive(Default)]
+pub(super) struct Tally {
+    /// Messages sent or about to be.
+    sent: Cell<u8>,
+    /// Attempts that wait for a connection.
+    dialling: Cell<u8>,
+    /// The connection used last, and when.
+    last: Cell<Option<(u64, Instant)>>,
+}
+
+impl Tally {
+    /// Whether one more message may go out.
+    pub(super) fn has_room(&self) -> bool {
+        self.sent.get() < MAX_ATTEMPTS
+    }
+
+    /// Whether an attempt waits for a connection: another one would only wait beside it.
+    pub(super) fn is_dialling(&self) -> bool {
+        self.dialling.get() > 0
+    }
+
+    /// Messages sent or about to be.
+    pub(super) fn sent(&self) -> u8 {
+        self.sent.get()
+    }
+
+    /// Leaves no room for another message.
+    pub(super) fn exhaust(&self) {
+        self.sent.set(MAX_ATTEMPTS);
+    }
+
+    fn claim(&self) {
+        self.sent.set(self.sent.get() + 1);
+    }
+
+    fn hand_back(&self) {
+        self.sent.set(self.sent.get() - 1);
+    }
+
+    /// The second message wants another connection than the first, and one that is alive.
+    fn need(&self) -> Need {
+        match self.last.get() {
+            None => Need::default(),
+            Some((serial, at)) => Need {
+                alive_since: Some(at),
+                avoid: Some(serial),
+            },
+        }
+    }
+}
+
+impl Upstream {
+    /// `tls` is the directive's TLS configuration, needed if the target is a `tls://` one.
+    pub(super) fn new(
+        target: &Target,
+        config: &Config,
+        tls: Option<&Arc<ClientConfig>>,
+        random: &Rc<Random>,
+        metrics: &Rc<dyn Metrics>,
+    ) -> Result<Rc<Upstream>, Error> {
+        let to = target.address;
+        let tls = match tls.filter(|_| target.tls) {
+            Some(tls) => Some((Arc::clone(tls), tls::server_name(target, &config.tls)?)),
+            None => None,
+        };
+        let stream_protocol = if tls.is_some() {
+            Protocol::Tls
+        } else {
+            Protocol::Tcp
+        };
+        let prober = Prober {
+            check: config.health_check.clone(),
+            over_udp: tls.is_none() && config.transport != Transport::ForceTcp,
+            dial: dialer(to, tls.clone()),
+            random: Rc::clone(random),
+        };
+        let pool = Pool::new(
+            (to, stream_protocol),
+            config.expire,
+            dialer(to, tls),
+            Rc::clone(random),
+            Rc::clone(metrics),
+        );
+        Ok(Rc::new_cyclic(|itself| Upstream {
+            to,
+            stream_protocol,
+            pool,
+            datagrams: Datagrams::new(to, Rc::clone(random)),
+            latency: Latency::new(),
+            health: HealthState::new(config.max_fails),
+            answered: Cell::new(None),
+            last_probe: Cell::new(None),
+            prober,
+            metrics: Rc::clone(metrics),
+            itself: itself.clone(),
+        }))
+    }
+
+    /// Its address.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// What a query to it travels over: TLS whatever is asked for, if it is a `tls://` upstream.
+    pub(super) fn protocol(&self, datagram: bool) -> Protocol {
+        if datagram && self.stream_protocol != Protocol::Tls {
+            Protocol::Udp
+        } else {
+            self.stream_protocol
+        }
+    }
+
+    /// What is known about its health.
+    pub(super) fn health(&self) -> Health {
+        self.health.get()
+    }
+
+    /// How long to wait for it before asking someone else too.
+    pub(super) fn patience(&self) -> Duration {
+        self.latency.patience()
+    }
+
+    /// Whether it has answered nothing since `then`.
+    pub(super) fn is_silent_since(&self, then: Instant) -> bool {
+        self.answered.get().is_none_or(|at| at < then)
+    }
+
+    /// One attempt at an answer: at most [`MAX_ATTEMPTS`] messages together with what `tally`
+    /// counts already. A connection that had answered before and broke is replaced at once; a
+    /// truncated datagram is followed up over TCP; a server that rejects EDNS is asked without.
+    ///
+    /// Waits without end for a silent server: the caller holds the clock.
+    pub(super) async fn attempt(
+        &self,
+        query: &Query<'_>,
+        datagram: bool,
+        tally: &Tally,
+    ) -> Result<Vec<u8>, Attempt> {
+        let datagram = self.protocol(datagram) == Protocol::Udp;
+        let send = async |message: &[u8]| {
+            if datagram {
+                self.by_datagram(message, query, tally).await
+            } else {
+                self.by_stream(message, query, tally).await
+            }
+        };
+        let started = Instant::now();
+        let mut reply = send(query.message()).await?;
+        if query.edns_is_rejected_by(&reply)
+            && tally.has_room()
+            && let Ok(plain) = send(&query.without_opt()).await
+        {
+            reply = plain;
+        }
+        if datagram
+            && message::is_truncated(&reply)
+            && tally.has_room()
+            && let Ok(Ok(full)) =
+                timeout(MAX_FOLLOW_UP, self.by_stream(query.message(), query, tally)).await
+        {
+            reply = full;
+        }
+        self.note_answer(&reply, started);
+        Ok(reply)
+    }
+
+    async fn by_datagram(
+        &self,
+        message: &[u8],
+        query: &Query<'_>,
+        tally: &Tally,
+    ) -> Result<Vec<u8>, Attempt> {
+        tally.claim();
+        tally.last.set(None);
+        self.metrics.connection_opened(self.to, Protocol::Udp);
+        let reply = self
+            .datagrams
+            .exchange(message, |reply| query.is_answered_by(reply));
+        reply.await.map_err(Attempt::Failed)
+    }
+
+    async fn by_stream(
+        &self,
+        message: &[u8],
+        query: &Query<'_>,
+        tally: &Tally,
+    ) -> Result<Vec<u8>, Attempt> {
+        loop {
+            let connection = self.connection(tally).await?;
+            tally.last.set(Some((connection.serial(), Instant::now())));
+            let reason = match connection.exchange(message).await {
+                Ok(reply) if query.is_answered_by(&reply) => {
+                    // It may carry the follow-up too.
+                    tally.last.set(None);
+                    return Ok(reply);
+                }
+                Ok(_) => {
+                    // Whatever else comes on it cannot be trusted either.
+                    connection.close(Reason::Unrelated);
+                    Reason::Unrelated
+                }
+                Err(broken) if broken.reused && tally.has_room() => {
+                    self.metrics.retried(self.to);
+                    continue;
+                }
+                Err(broken) => broken.reason,
+            };
+            return Err(Attempt::Failed(self.failure(reason)));
+        }
+    }
+
+    /// A connection for one message, which `tally` then counts.
+    async fn connection(&self, tally: &Tally) -> Result<Rc<Connection>, Attempt> {
+        tally.claim();
+        tally.dialling.set(tally.dialling.get() + 1);
+        let acquired = self.pool.acquire(tally.need(), self.patience()).await;
+        tally.dialling.set(tally.dialling.get() - 1);
+        acquired.map_err(|unconnected| {
+            tally.hand_back();
+            Attempt::Unconnected(unconnected)
+        })
+    }
+
+    fn note_answer(&self, reply: &[u8], started: Instant) {
+        let now = Instant::now();
+        self.answered.set(Some(now));
+        self.health.answered();
+        self.latency.observe(now - started);
+        self.metrics
+            .answered(self.to, message::rcode(reply), now - started);
+    }
+
+    fn failure(&self, reason: Reason) -> Failure {
+        Failure {
+            operation: Operation::Read,
+            protocol: self.stream_protocol,
+            to: self.to,
+            reason,
+        }
+    }
+
+    /// A query failed here: probes it, unless that is under way, until something is answered.
+    pub(super) fn suspect(&self) {
+        if self.health.suspect() {
+            tokio::task::spawn_local(probe_until_up(self.itself.clone()));
+        }
+    }
+
+    /// When the next probe is due: not sooner than an interval after the last one.
+    fn next_probe(&self) -> Instant {
+        let now = Instant::now();
+        let last = self.last_probe.get();
+        last.map_or(now, |last| now.max(last + self.prober.check.interval))
+    }
+
+    /// One probe. Any DNS message in answer is good: it need not know the name.
+    async fn probe(&self) -> bool {
+        self.last_probe.set(Some(Instant::now()));
+        let message = self.prober.message();
+        if self.prober.over_udp {
+            let answer = self.datagrams.exchange(&message, message::is_response);
+            return matches!(timeout(PROBE_TIMEOUT, answer).await, Ok(Ok(_)));
+        }
+        let Ok(stream) = (self.prober.dial)(PROBE_TIMEOUT).await else {
+            return false;
+        };
+        let random = Rc::clone(&self.prober.random);
+        let connection = Connection::start(stream, 0, PROBE_TIMEOUT, PROBE_TIMEOUT, random);
+        let answer = timeout(PROBE_TIMEOUT, connection.exchange(&message)).await;
+        connection.retire();
+        matches!(answer, Ok(Ok(reply)) if message::is_response(&reply))
+    }
+}
+
+impl Prober {
+    /// `DOMAIN IN NS`, a query without EDNS.
+    fn message(&self) -> Vec<u8> {
+        let recursion_desired = u8::from(self.check.recursion_desired);
+        let mut message = vec![0, 0, recursion_desired, 0, 0, 1];
+        message.resize(HEADER, 0);
+        message.extend(self.check.domain.as_wire());
+        message.extend([0, 2, 0, 1]);
+        message
+    }
+}
+
+/// The prober's task. It ends when the upstream is up or gone.
+async fn probe_until_up(upstream: Weak<Upstream>) {
+    let Some(due) = upstream.upgrade().map(|upstream| upstream.next_probe()) else {
+        return;
+    };
+    sleep_until(due).await;
+    loop {
+        let Some(upstream) = upstream.upgrade().filter(|up| up.health.needs_probe()) else {
+            return;
+        };
+        let answered = upstream.probe().await;
+        if !answered {
+            upstream.metrics.probe_failed(upstream.to);
+        }
+        if !upstream.health.probe_ended(answered) {
+            return;
+        }
+        let interval = upstream.prober.check.interval;
+        drop(upstream);
+        sleep(interval).await;
+    }
+}
