@@ -216,13 +216,8 @@ mod tests {
         let shutdown = Shutdown::new();
         let watch = shutdown.watch();
         assert_eq!(watch.stopped_within(Duration::ZERO), None);
-<<<<<<< HEAD
         let thread = std::thread::spawn(move || watch.stopped_within(Duration::from_secs(60)).is_some());
-=======
-        let thread =
-            std::thread::spawn(move || watch.stopped_within(Duration::from_secs(60)).is_some());
         let start = Instant::now();
->>>>>>> admin
         shutdown.stop(soon());
         assert_eq!(shutdown.drained_blocking(), 0);
         assert!(thread.join().unwrap());

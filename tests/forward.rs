@@ -32,30 +32,18 @@ use upstream::{Asked, Step, Upstream, query};
 
 /// Runs a test on one thread, as Doorstep does.
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, test);
 }
 
 /// A directive for every name that asks `to` in order.
 fn forward_to(to: &[&Upstream]) -> Config {
-    let targets = to
-        .iter()
-        .map(|upstream| Target::plain(upstream.address))
-        .collect();
-    Config {
-        policy: Policy::Sequential,
-        ..Config::new(Name::root(), targets)
-    }
+    let targets = to.iter().map(|upstream| Target::plain(upstream.address)).collect();
+    Config { policy: Policy::Sequential, ..Config::new(Name::root(), targets) }
 }
 
 fn force_tcp(to: &[&Upstream]) -> Config {
-    Config {
-        transport: Transport::ForceTcp,
-        ..forward_to(to)
-    }
+    Config { transport: Transport::ForceTcp, ..forward_to(to) }
 }
 
 /// A chain with counters, and short ways to ask it.
@@ -111,21 +99,12 @@ impl Client {
     fn new(configs: &[Config]) -> Client {
         let counts = Rc::new(Counts::default());
         let metrics: Rc<dyn Metrics> = Rc::clone(&counts) as Rc<dyn Metrics>;
-        Client {
-            chain: Chain::new(configs, metrics).unwrap(),
-            counts,
-        }
+        Client { chain: Chain::new(configs, metrics).unwrap(), counts }
     }
 
     async fn send(&self, message: &[u8], by: ClientTransport) -> Result<Vec<u8>, ForwardError> {
-        let end = message
-            .iter()
-            .skip(12)
-            .position(|&octet| octet == 0)
-            .unwrap();
-        self.chain
-            .resolve(message, &message[12..=12 + end], by)
-            .await
+        let end = message.iter().skip(12).position(|&octet| octet == 0).unwrap();
+        self.chain.resolve(message, &message[12..=12 + end], by).await
     }
 
     async fn tcp(&self, name: &str) -> Result<Vec<u8>, ForwardError> {
@@ -174,11 +153,7 @@ fn assert_rcode(reply: Result<Vec<u8>, ForwardError>, rcode: u8) {
 fn answers_overtake_each_other_on_one_connection() {
     run(async {
         let server = Upstream::start(|asked| {
-            let wait = if asked.name.starts_with("slow") {
-                150
-            } else {
-                0
-            };
+            let wait = if asked.name.starts_with("slow") { 150 } else { 0 };
             let wait = Step::Wait(Duration::from_millis(wait));
             vec![wait, Step::Send(asked.answer())]
         })
@@ -245,18 +220,12 @@ fn a_directive_is_chosen_by_name() {
             except: vec![Name::from_text("skip.cluster.local").unwrap()],
             ..forward_to(&[&inner])
         };
-        let rest = Config {
-            from: Name::from_text("local").unwrap(),
-            ..forward_to(&[&outer])
-        };
+        let rest = Config { from: Name::from_text("local").unwrap(), ..forward_to(&[&outer]) };
         let client = Client::new(&[cluster, rest]);
         assert_rcode(client.udp("a.cluster.local").await, 3);
         assert_answered(client.udp("a.skip.cluster.local").await);
         assert_answered(client.udp("other.local").await);
-        assert_eq!(
-            client.udp("example.com").await,
-            Err(ForwardError::NotForwarded)
-        );
+        assert_eq!(client.udp("example.com").await, Err(ForwardError::NotForwarded));
         assert!(client.chain.matches(b"\x05local\0"));
         assert!(!client.chain.matches(b"\x03com\0"));
     });
@@ -265,14 +234,8 @@ fn a_directive_is_chosen_by_name() {
 #[test]
 fn failover_codes_go_to_the_next_upstream_and_the_last_reply_stands() {
     run(async {
-        let (failing, good) = (
-            Upstream::start(refuse(2)).await,
-            Upstream::start(answer).await,
-        );
-        let failover = |to: &[&Upstream]| Config {
-            failover: vec![2, 5],
-            ..forward_to(to)
-        };
+        let (failing, good) = (Upstream::start(refuse(2)).await, Upstream::start(answer).await);
+        let failover = |to: &[&Upstream]| Config { failover: vec![2, 5], ..forward_to(to) };
         let client = Client::new(&[failover(&[&failing, &good])]);
         assert_answered(client.udp("a").await);
         let refusing = Upstream::start(refuse(5)).await;
@@ -285,14 +248,8 @@ fn failover_codes_go_to_the_next_upstream_and_the_last_reply_stands() {
 #[test]
 fn next_codes_go_to_the_next_directive() {
     run(async {
-        let (first, second) = (
-            Upstream::start(refuse(3)).await,
-            Upstream::start(answer).await,
-        );
-        let next = Config {
-            next: vec![3],
-            ..forward_to(&[&first])
-        };
+        let (first, second) = (Upstream::start(refuse(3)).await, Upstream::start(answer).await);
+        let next = Config { next: vec![3], ..forward_to(&[&first]) };
         let client = Client::new(&[next.clone(), forward_to(&[&second])]);
         assert_answered(client.udp("a").await);
         let alone = Client::new(&[next]);
@@ -303,17 +260,10 @@ fn next_codes_go_to_the_next_directive() {
 #[test]
 fn max_concurrent_turns_the_rest_away() {
     run(async {
-        let server = Upstream::start(|asked| {
-            vec![
-                Step::Wait(Duration::from_millis(100)),
-                Step::Send(asked.answer()),
-            ]
-        })
-        .await;
-        let client = Client::new(&[Config {
-            max_concurrent: Some(3),
-            ..forward_to(&[&server])
-        }]);
+        let server =
+            Upstream::start(|asked| vec![Step::Wait(Duration::from_millis(100)), Step::Send(asked.answer())])
+                .await;
+        let client = Client::new(&[Config { max_concurrent: Some(3), ..forward_to(&[&server]) }]);
         let replies = join_all((0..5).map(|_| client.udp("a"))).await;
         let refused = Err(ForwardError::Overloaded { limit: 3 });
         assert_eq!(replies.iter().filter(|reply| **reply == refused).count(), 2);
@@ -327,16 +277,10 @@ fn a_cancelled_query_leaves_nothing_behind() {
     run(async {
         let server = Upstream::start(|asked| {
             let wait = if asked.name == "slow." { 100 } else { 0 };
-            vec![
-                Step::Wait(Duration::from_millis(wait)),
-                Step::Send(asked.answer()),
-            ]
+            vec![Step::Wait(Duration::from_millis(wait)), Step::Send(asked.answer())]
         })
         .await;
-        let client = Client::new(&[Config {
-            max_concurrent: Some(1),
-            ..force_tcp(&[&server])
-        }]);
+        let client = Client::new(&[Config { max_concurrent: Some(1), ..force_tcp(&[&server]) }]);
         assert_answered(client.tcp("warm").await);
         let cancelled = tokio::time::timeout(Duration::from_millis(30), client.tcp("slow"));
         assert!(cancelled.await.is_err());

@@ -142,10 +142,7 @@ fn paths_methods_and_replacement() {
     assert!(exchange(elsewhere, "GET /metrics HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 404 "));
     let start = Instant::now();
     while TcpStream::connect(address).is_ok() {
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "the old listener lives on"
-        );
+        assert!(start.elapsed() < Duration::from_secs(5), "the old listener lives on");
     }
     admin.stop();
     assert!(TcpStream::connect(elsewhere).is_err());
@@ -268,26 +265,6 @@ fn serve(registry: &Registry, ready: &Ready) -> (Admin, SocketAddr) {
     (admin, address)
 }
 
-<<<<<<< HEAD
-fn exchange(address: SocketAddr, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-fn scrape(address: SocketAddr) -> String {
-    let answer = exchange(address, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
-    body.to_owned()
-}
-
-=======
->>>>>>> admin
 fn zone() -> ZoneLabels {
     ZoneLabels {
         server: "dns://169.254.20.10:53".into(),

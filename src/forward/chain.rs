@@ -41,9 +41,7 @@ impl Chain {
 
     /// Whether any directive is for `name`, folded wire octets.
     pub fn matches(&self, name: &[u8]) -> bool {
-        self.directives
-            .iter()
-            .any(|directive| directive.matches(name))
+        self.directives.iter().any(|directive| directive.matches(name))
     }
 
     /// Asks the upstreams of the first directive that is for `name` and gives the reply's octets,
@@ -61,10 +59,7 @@ impl Chain {
         name: &[u8],
         client: ClientTransport,
     ) -> Result<Vec<u8>, ForwardError> {
-        let mut directives = self
-            .directives
-            .iter()
-            .filter(|directive| directive.matches(name));
+        let mut directives = self.directives.iter().filter(|directive| directive.matches(name));
         let mut directive = directives.next().ok_or(ForwardError::NotForwarded)?;
         let query = Query::new(query).ok_or(ForwardError::Malformed)?;
         let deadline = Instant::now() + DEADLINE;

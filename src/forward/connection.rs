@@ -134,17 +134,11 @@ impl Connection {
         }
         let mut state = self.state.borrow_mut();
         if state.is_full() {
-            return Err(Broken {
-                reason: Reason::Busy,
-                reused: false,
-            });
+            return Err(Broken { reason: Reason::Busy, reused: false });
         }
         let (reply, receiver) = oneshot::channel();
         let number = state.sent;
-        let waiter = Waiter {
-            number,
-            reply: Some(reply),
-        };
+        let waiter = Waiter { number, reply: Some(reply) };
         let id = loop {
             let id = self.random.number();
             if let Entry::Vacant(free) = state.in_flight.entry(id) {
@@ -157,11 +151,7 @@ impl Connection {
         state.silent_since.get_or_insert_with(Instant::now);
         state.outbox.push(id, query);
         state.wake_driver();
-        let ticket = Ticket {
-            connection: self,
-            id,
-            number,
-        };
+        let ticket = Ticket { connection: self, id, number };
         Ok((ticket, receiver))
     }
 
@@ -220,10 +210,7 @@ impl Connection {
 
     fn broken(&self) -> Broken {
         let state = self.state.borrow();
-        Broken {
-            reason: state.closed.clone().unwrap_or(Reason::Closed),
-            reused: state.answered,
-        }
+        Broken { reason: state.closed.clone().unwrap_or(Reason::Closed), reused: state.answered }
     }
 }
 
@@ -259,11 +246,7 @@ impl State {
     fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<(), Reason> {
         let Some(waiter) = self.in_flight.remove(&message::id(frame)) else {
             self.strays += 1;
-            return if self.strays > MAX_STRAYS {
-                Err(Reason::Garbage)
-            } else {
-                Ok(())
-            };
+            return if self.strays > MAX_STRAYS { Err(Reason::Garbage) } else { Ok(()) };
         };
         self.strays = 0;
         self.answered = true;
@@ -384,11 +367,7 @@ impl<S: Stream> Driver<S> {
         while self.alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             let state = self.connection.state.borrow();
-            let idle_since = if state.waiting == 0 {
-                state.idle_since
-            } else {
-                now
-            };
+            let idle_since = if state.waiting == 0 { state.idle_since } else { now };
             if now >= idle_since + self.expire {
                 return Err(Reason::Closed);
             }

@@ -39,12 +39,7 @@ pub(super) struct Datagrams {
 
 impl Datagrams {
     pub(super) fn new(to: SocketAddr, random: Rc<Random>) -> Datagrams {
-        Datagrams {
-            to,
-            random,
-            open: Cell::new(0),
-            scratch: RefCell::default(),
-        }
+        Datagrams { to, random, open: Cell::new(0), scratch: RefCell::default() }
     }
 
     /// Sends `query` under a random id and waits for a datagram with that id that `accept` takes;
@@ -56,9 +51,7 @@ impl Datagrams {
         query: &[u8],
         accept: impl Fn(&[u8]) -> bool,
     ) -> Result<Vec<u8>, Failure> {
-        let _place = self
-            .place()
-            .ok_or_else(|| self.failure(Operation::Dial, Reason::Busy))?;
+        let _place = self.place().ok_or_else(|| self.failure(Operation::Dial, Reason::Busy))?;
         let dial = |error: io::Error| self.failure(Operation::Dial, Reason::from(&error));
         let read = |error: io::Error| self.failure(Operation::Read, Reason::from(&error));
         let id = self.random.number();
@@ -108,12 +101,7 @@ impl Datagrams {
     }
 
     fn failure(&self, operation: Operation, reason: Reason) -> Failure {
-        Failure {
-            operation,
-            protocol: Protocol::Udp,
-            to: self.to,
-            reason,
-        }
+        Failure { operation, protocol: Protocol::Udp, to: self.to, reason }
     }
 }
 

@@ -36,10 +36,7 @@ pub(super) type Dialling = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, F
 pub(super) type Dial = Box<dyn Fn(Duration) -> Dialling>;
 
 /// Dials `to`, over TLS if given a configuration and the name the certificate must carry.
-pub(super) fn dialer(
-    to: SocketAddr,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-) -> Dial {
+pub(super) fn dialer(to: SocketAddr, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>) -> Dial {
     Box::new(move |patience| {
         let tls = tls.clone();
         Box::pin(async move {
@@ -60,12 +57,7 @@ pub(super) fn dialer(
 }
 
 fn failure(to: SocketAddr, protocol: Protocol, reason: Reason) -> Failure {
-    Failure {
-        operation: Operation::Dial,
-        protocol,
-        to,
-        reason,
-    }
+    Failure { operation: Operation::Dial, protocol, to, reason }
 }
 
 async fn connect(to: SocketAddr, patience: Duration) -> Result<TcpStream, Reason> {
@@ -93,9 +85,7 @@ async fn secure(
     match timeout(MAX_HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
         // A refused certificate arrives as `InvalidData` around rustls's own error.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(Reason::Tls(error.to_string()))
-        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(Reason::Tls(error.to_string())),
         Ok(Err(error)) => Err(Reason::from(&error)),
         Err(_) => Err(Reason::Timeout),
     }

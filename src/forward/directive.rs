@@ -52,12 +52,7 @@ impl Directive {
 
     /// Whether queries for `name` (folded wire octets) are this directive's.
     pub(super) fn matches(&self, name: &[u8]) -> bool {
-        let excepted = || {
-            self.config
-                .except
-                .iter()
-                .any(|except| except.contains(name))
-        };
+        let excepted = || self.config.except.iter().any(|except| except.contains(name));
         self.config.from.contains(name) && !excepted()
     }
 
@@ -75,9 +70,7 @@ impl Directive {
             Transport::AsClient => client == ClientTransport::Udp,
         };
         let entrants = Entrant::all(self);
-        Exchange::new(self, query, datagram, &entrants, deadline)?
-            .run()
-            .await
+        Exchange::new(self, query, datagram, &entrants, deadline)?.run().await
     }
 
     /// Counts a query in, unless `max_concurrent` are.
@@ -105,9 +98,7 @@ impl Drop for Place<'_> {
 /// The TLS configuration, if any upstream needs it or the directive names files for it: a wrong
 /// path is an error today, not on the day a `tls://` upstream is added.
 fn tls_for(config: &Config) -> Result<Option<Arc<ClientConfig>>, Error> {
-    let Tls {
-        identity, roots, ..
-    } = &config.tls;
+    let Tls { identity, roots, .. } = &config.tls;
     let wanted = config.to.iter().any(|target| target.tls) || identity.is_some() || roots.is_some();
     wanted.then(|| tls::client_config(&config.tls)).transpose()
 }

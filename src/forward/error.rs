@@ -131,9 +131,9 @@ impl From<&io::Error> for Reason {
         match error.kind() {
             io::ErrorKind::TimedOut => Reason::Timeout,
             io::ErrorKind::UnexpectedEof => Reason::Closed,
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => Reason::Reset,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+                Reason::Reset
+            }
             io::ErrorKind::ConnectionRefused => Reason::Refused,
             _ => Reason::Io(error.to_string()),
         }

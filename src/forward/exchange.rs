@@ -83,10 +83,8 @@ type Outcome = (usize, Result<Vec<u8>, Attempt>);
 impl Entrant {
     /// All of a directive's upstreams.
     pub(super) fn all(directive: &Directive) -> Vec<Entrant> {
-        let entrant = |upstream: &Rc<Upstream>| Entrant {
-            upstream: Rc::clone(upstream),
-            tally: Tally::default(),
-        };
+        let entrant =
+            |upstream: &Rc<Upstream>| Entrant { upstream: Rc::clone(upstream), tally: Tally::default() };
         directive.upstreams.iter().map(entrant).collect()
     }
 }
@@ -101,9 +99,7 @@ impl<'a> Exchange<'a> {
         deadline: Instant,
     ) -> Result<Exchange<'a>, ForwardError> {
         let mut order = directive.rotation.order(entrants.len(), &directive.random);
-        let ask_down = entrants
-            .iter()
-            .all(|entrant| entrant.upstream.health() == Health::Down);
+        let ask_down = entrants.iter().all(|entrant| entrant.upstream.health() == Health::Down);
         if ask_down {
             directive.metrics.all_down();
             if directive.config.failfast_all_unhealthy {
@@ -251,12 +247,7 @@ impl<'a> Exchange<'a> {
         }
         let failure = match outcome {
             Ok(reply) => {
-                if !self
-                    .directive
-                    .config
-                    .failover
-                    .contains(&message::rcode(&reply))
-                {
+                if !self.directive.config.failover.contains(&message::rcode(&reply)) {
                     return Some(reply);
                 }
                 tally.exhaust();
@@ -282,10 +273,7 @@ impl<'a> Exchange<'a> {
     /// Probes those that owe this query an answer and have answered nobody since.
     fn suspect_the_silent(&self) {
         for (entrant, progress) in self.entrants.iter().zip(&self.progress) {
-            if progress
-                .asked_at
-                .is_some_and(|at| entrant.upstream.is_silent_since(at))
-            {
+            if progress.asked_at.is_some_and(|at| entrant.upstream.is_silent_since(at)) {
                 entrant.upstream.suspect();
             }
         }
@@ -300,9 +288,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn failed(self) -> Result<Vec<u8>, ForwardError> {
-        let error = self
-            .last_failure
-            .map_or(ForwardError::AllDown, ForwardError::from);
+        let error = self.last_failure.map_or(ForwardError::AllDown, ForwardError::from);
         self.last_reply.ok_or(error)
     }
 }

@@ -14,28 +14,43 @@ const READ: usize = 4096;
 /// A buffer that grew past this is given back once it is empty.
 const KEEP: usize = 16 * 1024;
 
-/// A frame too short to hold a DNS header.
+/// A frame too short to hold a DNS header, or longer than is taken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {0} octets")]
-pub(super) struct ShortFrame(usize);
+pub struct BadFrame(usize);
 
-/// Cuts a stream into messages. Holds less than one frame and one read: 68 KiB at most.
-#[derive(Debug, Default)]
-pub(super) struct FrameReader {
+/// Cuts a stream into messages. Holds less than one frame and one read; memory grows with what
+/// arrives, not with what a length promises.
+#[derive(Debug)]
+pub struct FrameReader {
+    /// Octets of the longest message taken.
+    longest: usize,
     buffer: Vec<u8>,
     /// Where the first message not yet taken begins.
     start: usize,
 }
 
+impl Default for FrameReader {
+    fn default() -> FrameReader {
+        FrameReader::limited(usize::from(u16::MAX))
+    }
+}
+
 impl FrameReader {
+    /// Takes messages of at most `longest` octets.
+    pub fn limited(longest: usize) -> FrameReader {
+        FrameReader { longest, buffer: Vec::new(), start: 0 }
+    }
+
+    /// Whether no part of a message is waiting for its rest.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.len() == self.start
+    }
+
     /// Reads once. Ready with the number of octets, 0 at the end of the stream.
     ///
     /// All frames must have been taken from [`next`](FrameReader::next) before.
-    pub(super) fn poll_fill<S>(
-        &mut self,
-        stream: &mut S,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>>
+    pub fn poll_fill<S>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<usize>>
     where
         S: AsyncRead + Unpin,
     {
@@ -49,14 +64,14 @@ impl FrameReader {
     }
 
     /// The next complete message, or `None` if more octets are needed.
-    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, ShortFrame> {
+    pub fn next(&mut self) -> Result<Option<&[u8]>, BadFrame> {
         let rest = &self.buffer[self.start..];
         let Some((length, rest)) = rest.split_first_chunk() else {
             return Ok(None);
         };
         let length = usize::from(u16::from_be_bytes(*length));
-        if length < HEADER {
-            return Err(ShortFrame(length));
+        if length < HEADER || length > self.longest {
+            return Err(BadFrame(length));
         }
         let Some(message) = rest.get(..length) else {
             return Ok(None);
@@ -94,11 +109,7 @@ impl FrameWriter {
     }
 
     /// Writes until everything is out and flushed, or the stream takes no more.
-    pub(super) fn poll_drain<S>(
-        &mut self,
-        stream: &mut S,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>>
+    pub(super) fn poll_drain<S>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<()>>
     where
         S: AsyncWrite + Unpin,
     {
@@ -135,18 +146,14 @@ mod tests {
     }
 
     async fn fill(reader: &mut FrameReader, stream: &mut (impl AsyncRead + Unpin)) -> usize {
-        poll_fn(|context| reader.poll_fill(stream, context))
-            .await
-            .unwrap()
+        poll_fn(|context| reader.poll_fill(stream, context)).await.unwrap()
     }
 
     #[tokio::test]
     async fn one_read_gives_many_frames() {
         let (mut near, mut far) = duplex(65536);
         let messages = [vec![1; 12], vec![2; 700], vec![3; 13]];
-        far.write_all(&messages.iter().flat_map(|m| framed(m)).collect::<Vec<_>>())
-            .await
-            .unwrap();
+        far.write_all(&messages.iter().flat_map(|m| framed(m)).collect::<Vec<_>>()).await.unwrap();
         let mut reader = FrameReader::default();
         fill(&mut reader, &mut near).await;
         for message in &messages {
@@ -179,7 +186,7 @@ mod tests {
             far.write_all(&framed(&vec![0; length])).await.unwrap();
             let mut reader = FrameReader::default();
             fill(&mut reader, &mut near).await;
-            assert_eq!(reader.next(), Err(ShortFrame(length)));
+            assert_eq!(reader.next(), Err(BadFrame(length)));
         }
     }
 
@@ -190,9 +197,7 @@ mod tests {
         let mut writer = FrameWriter::default();
         writer.push(0x0102, &[0; 12]);
         writer.push(0x0304, &[9; 14]);
-        poll_fn(|context| writer.poll_drain(&mut near, context))
-            .await
-            .unwrap();
+        poll_fn(|context| writer.poll_drain(&mut near, context)).await.unwrap();
         assert_eq!((near.1, writer.len()), (1, 0));
         let mut sent = vec![0; 30];
         far.read_exact(&mut sent).await.unwrap();

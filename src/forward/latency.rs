@@ -25,9 +25,7 @@ impl Latency {
     const CEILING: u64 = 1_000_000;
 
     pub(super) fn new() -> Latency {
-        Latency {
-            p95: Cell::new(50_000),
-        }
+        Latency { p95: Cell::new(50_000) }
     }
 
     /// Takes an answer time into account.

@@ -29,11 +29,7 @@ impl<'a> Query<'a> {
         }
         let end = name_end(message, HEADER)? + 4;
         let question = message.get(HEADER..end)?;
-        Some(Query {
-            message,
-            question,
-            opt: trailing_opt(message, end),
-        })
+        Some(Query { message, question, opt: trailing_opt(message, end) })
     }
 
     pub(super) fn message(&self) -> &'a [u8] {
@@ -61,8 +57,7 @@ impl<'a> Query<'a> {
         };
         // Type and class are numbers whose octets may look like letters; length octets never do.
         let name = self.question.len() - 4;
-        theirs[..name].eq_ignore_ascii_case(&self.question[..name])
-            && theirs[name..] == self.question[name..]
+        theirs[..name].eq_ignore_ascii_case(&self.question[..name]) && theirs[name..] == self.question[name..]
     }
 
     /// Whether `reply` comes from a server that does not know EDNS (RFC 6891 §7).
@@ -137,9 +132,7 @@ fn record(message: &[u8], at: usize) -> Option<(usize, Option<u16>)> {
 }
 
 fn record_count(message: &[u8]) -> Option<u32> {
-    [6, 8, 10].iter().try_fold(0, |sum, &offset| {
-        Some(sum + u32::from(count(message, offset)?))
-    })
+    [6, 8, 10].iter().try_fold(0, |sum, &offset| Some(sum + u32::from(count(message, offset)?)))
 }
 
 /// Where the OPT record begins that ends the message; `at` is the end of the question.
@@ -239,10 +232,7 @@ mod tests {
     #[test]
     fn an_opt_that_does_not_end_the_message_stays() {
         let sent = message(0x0100, b"name", 1, 2, &[OPT, OPT].concat());
-        assert_eq!(
-            Query::new(&sent).unwrap().without_opt().len(),
-            sent.len() - OPT.len()
-        );
+        assert_eq!(Query::new(&sent).unwrap().without_opt().len(), sent.len() - OPT.len());
         for tail in [&OPT[..10], &[0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0]] {
             let sent = message(0x0100, b"name", 1, 1, tail);
             assert_eq!(Query::new(&sent).unwrap().without_opt(), sent);

@@ -32,4 +32,5 @@ pub use chain::{Chain, ClientTransport};
 pub use config::{Config, HealthCheck, Policy, Source, Target, Tls, Transport};
 pub use error::{Error, Failure, ForwardError, Operation, Reason};
 pub use exchange::DEADLINE;
+pub use frame::{BadFrame, FrameReader};
 pub use metrics::{Metrics, NoMetrics, Protocol};

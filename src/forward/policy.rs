@@ -13,10 +13,7 @@ pub(super) struct Rotation {
 
 impl Rotation {
     pub(super) fn new(policy: Policy) -> Rotation {
-        Rotation {
-            policy,
-            turn: Cell::new(0),
-        }
+        Rotation { policy, turn: Cell::new(0) }
     }
 
     /// The indices `0..count` in the order the next query should use.
@@ -73,10 +70,6 @@ mod tests {
         let random = Random::new();
         assert_eq!(rotation.order(3, &random), [0, 1, 2]);
         assert_eq!(rotation.order(3, &random), [0, 1, 2]);
-        assert!(
-            Rotation::new(Policy::RoundRobin)
-                .order(0, &random)
-                .is_empty()
-        );
+        assert!(Rotation::new(Policy::RoundRobin).order(0, &random).is_empty());
     }
 }

@@ -116,10 +116,7 @@ impl Pool {
         self.connect(now);
         self.metrics.connection_opened(self.to, self.protocol);
         outcome.await.unwrap_or_else(|_| {
-            Err(Unconnected {
-                failure: self.failure(Reason::Closed),
-                retry_at: now + MIN_PAUSE,
-            })
+            Err(Unconnected { failure: self.failure(Reason::Closed), retry_at: now + MIN_PAUSE })
         })
     }
 
@@ -132,10 +129,7 @@ impl Pool {
             }
             connection.is_open()
         });
-        if connections
-            .iter()
-            .any(|connection| !connection.is_aged(now))
-        {
+        if connections.iter().any(|connection| !connection.is_aged(now)) {
             for aged in connections.extract_if(.., |connection| connection.is_aged(now)) {
                 aged.retire();
             }
@@ -147,9 +141,7 @@ impl Pool {
         let fitting = connections.iter().filter(|connection| {
             !connection.is_full()
                 && need.avoid != Some(connection.serial())
-                && need
-                    .alive_since
-                    .is_none_or(|then| connection.alive_since(then))
+                && need.alive_since.is_none_or(|then| connection.alive_since(then))
         });
         // Equal loads go to the first, so that the others get idle and expire.
         let (stalled, best) = fitting
@@ -206,12 +198,7 @@ impl Pool {
     }
 
     fn failure(&self, reason: Reason) -> Failure {
-        Failure {
-            operation: Operation::Dial,
-            protocol: self.protocol,
-            to: self.to,
-            reason,
-        }
+        Failure { operation: Operation::Dial, protocol: self.protocol, to: self.to, reason }
     }
 }
 
@@ -234,11 +221,7 @@ struct Pace {
 
 impl Pace {
     fn new() -> Pace {
-        Pace {
-            average: Cell::new(MIN_CONNECT / 2),
-            failures: Cell::new(0),
-            last: RefCell::new(None),
-        }
+        Pace { average: Cell::new(MIN_CONNECT / 2), failures: Cell::new(0), last: RefCell::new(None) }
     }
 
     /// Twice the average, within bounds: CoreDNS's rule with bounds a pod can bear. The kernel
@@ -249,10 +232,7 @@ impl Pace {
 
     /// The last failure, while it is too soon for another attempt.
     fn refusal(&self, now: Instant) -> Option<Unconnected> {
-        self.last
-            .borrow()
-            .clone()
-            .filter(|last| now < last.retry_at)
+        self.last.borrow().clone().filter(|last| now < last.retry_at)
     }
 
     fn succeeded(&self, elapsed: Duration) {
@@ -268,10 +248,8 @@ impl Pace {
         }
         let doublings = self.failures.get().min(8);
         self.failures.set(doublings + 1);
-        let unconnected = Unconnected {
-            failure,
-            retry_at: now + (MIN_PAUSE * (1 << doublings)).min(MAX_PAUSE),
-        };
+        let unconnected =
+            Unconnected { failure, retry_at: now + (MIN_PAUSE * (1 << doublings)).min(MAX_PAUSE) };
         self.last.replace(Some(unconnected.clone()));
         unconnected
     }

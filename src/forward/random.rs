@@ -53,9 +53,7 @@ impl Random {
                 pair.copy_from_slice(&[first, second]);
             }
         }
-        let numbers = octets
-            .chunks_exact(2)
-            .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]));
+        let numbers = octets.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]]));
         unused.extend(numbers);
     }
 }
@@ -79,11 +77,7 @@ mod tests {
         let random = Random::new();
         let base = Duration::from_secs(8);
         let spread: Vec<Duration> = (0..500).map(|_| random.jitter(base)).collect();
-        assert!(
-            spread
-                .iter()
-                .all(|d| (6.0..=10.0).contains(&d.as_secs_f64()))
-        );
+        assert!(spread.iter().all(|d| (6.0..=10.0).contains(&d.as_secs_f64())));
         assert!(spread.iter().any(|d| d.as_secs_f64() < 7.0));
         assert!(spread.iter().any(|d| d.as_secs_f64() > 9.0));
     }

@@ -23,8 +23,8 @@ pub(super) fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, Error> {
         .with_root_certificates(roots);
     let config = match &tls.identity {
         Some((chain, key)) => {
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| broken("TLS private key", key, &error))?;
+            let key =
+                PrivateKeyDer::from_pem_file(key).map_err(|error| broken("TLS private key", key, &error))?;
             builder.with_client_auth_cert(certificates(chain)?, key)?
         }
         None => builder.with_no_client_auth(),
@@ -46,9 +46,7 @@ pub(super) fn server_name(target: &Target, tls: &Tls) -> Result<ServerName<'stat
 fn roots_from(path: &Path) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots
-            .add(certificate)
-            .map_err(|error| broken("CA certificate", path, &error))?;
+        roots.add(certificate).map_err(|error| broken("CA certificate", path, &error))?;
     }
     Ok(roots)
 }
@@ -74,21 +72,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         .and_then(Iterator::collect)
         .map_err(|error| broken("TLS certificate", path, &error))?;
     if found.is_empty() {
-        return Err(broken(
-            "TLS certificate",
-            path,
-            &"no certificate in this file",
-        ));
+        return Err(broken("TLS certificate", path, &"no certificate in this file"));
     }
     Ok(found)
 }
 
 fn broken(what: &'static str, path: &Path, reason: &dyn std::fmt::Display) -> Error {
-    Error::TlsFile {
-        what,
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    }
+    Error::TlsFile { what, path: path.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]
@@ -102,10 +92,7 @@ mod tests {
         let empty = directory.path().join("empty.pem");
         std::fs::write(&empty, "nothing").unwrap();
         for path in [&missing, &empty] {
-            let tls = Tls {
-                roots: Some(path.clone()),
-                ..Tls::default()
-            };
+            let tls = Tls { roots: Some(path.clone()), ..Tls::default() };
             let shown = client_config(&tls).unwrap_err().to_string();
             assert!(shown.contains(path.to_str().unwrap()), "{shown}");
         }
@@ -115,8 +102,7 @@ mod tests {
     fn the_server_name_is_the_targets_then_the_options_then_the_address() {
         let mut target = Target::plain("192.0.2.1:853".parse().unwrap());
         let mut tls = Tls::default();
-        let shown =
-            |target: &Target, tls: &Tls| server_name(target, tls).unwrap().to_str().into_owned();
+        let shown = |target: &Target, tls: &Tls| server_name(target, tls).unwrap().to_str().into_owned();
         assert_eq!(shown(&target, &tls), "192.0.2.1");
         tls.server_name = Some("option.example".into());
         assert_eq!(shown(&target, &tls), "option.example");

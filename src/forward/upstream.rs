@@ -107,10 +107,7 @@ impl Tally {
     fn need(&self) -> Need {
         match self.last.get() {
             None => Need::default(),
-            Some((serial, at)) => Need {
-                alive_since: Some(at),
-                avoid: Some(serial),
-            },
+            Some((serial, at)) => Need { alive_since: Some(at), avoid: Some(serial) },
         }
     }
 }
@@ -129,11 +126,7 @@ impl Upstream {
             Some(tls) => Some((Arc::clone(tls), tls::server_name(target, &config.tls)?)),
             None => None,
         };
-        let stream_protocol = if tls.is_some() {
-            Protocol::Tls
-        } else {
-            Protocol::Tcp
-        };
+        let stream_protocol = if tls.is_some() { Protocol::Tls } else { Protocol::Tcp };
         let prober = Prober {
             check: config.health_check.clone(),
             over_udp: tls.is_none() && config.transport != Transport::ForceTcp,
@@ -169,11 +162,7 @@ impl Upstream {
 
     /// What a query to it travels over: TLS whatever is asked for, if it is a `tls://` upstream.
     pub(super) fn protocol(&self, datagram: bool) -> Protocol {
-        if datagram && self.stream_protocol != Protocol::Tls {
-            Protocol::Udp
-        } else {
-            self.stream_protocol
-        }
+        if datagram && self.stream_protocol != Protocol::Tls { Protocol::Udp } else { self.stream_protocol }
     }
 
     /// What is known about its health.
@@ -221,8 +210,7 @@ impl Upstream {
         if datagram
             && message::is_truncated(&reply)
             && tally.has_room()
-            && let Ok(Ok(full)) =
-                timeout(MAX_FOLLOW_UP, self.by_stream(query.message(), query, tally)).await
+            && let Ok(Ok(full)) = timeout(MAX_FOLLOW_UP, self.by_stream(query.message(), query, tally)).await
         {
             reply = full;
         }
@@ -239,18 +227,11 @@ impl Upstream {
         tally.claim();
         tally.last.set(None);
         self.metrics.connection_opened(self.to, Protocol::Udp);
-        let reply = self
-            .datagrams
-            .exchange(message, |reply| query.is_answered_by(reply));
+        let reply = self.datagrams.exchange(message, |reply| query.is_answered_by(reply));
         reply.await.map_err(Attempt::Failed)
     }
 
-    async fn by_stream(
-        &self,
-        message: &[u8],
-        query: &Query<'_>,
-        tally: &Tally,
-    ) -> Result<Vec<u8>, Attempt> {
+    async fn by_stream(&self, message: &[u8], query: &Query<'_>, tally: &Tally) -> Result<Vec<u8>, Attempt> {
         loop {
             let connection = self.connection(tally).await?;
             tally.last.set(Some((connection.serial(), Instant::now())));
@@ -292,17 +273,11 @@ impl Upstream {
         self.answered.set(Some(now));
         self.health.answered();
         self.latency.observe(now - started);
-        self.metrics
-            .answered(self.to, message::rcode(reply), now - started);
+        self.metrics.answered(self.to, message::rcode(reply), now - started);
     }
 
     fn failure(&self, reason: Reason) -> Failure {
-        Failure {
-            operation: Operation::Read,
-            protocol: self.stream_protocol,
-            to: self.to,
-            reason,
-        }
+        Failure { operation: Operation::Read, protocol: self.stream_protocol, to: self.to, reason }
     }
 
     /// A query failed here: probes it, unless that is under way, until something is answered.

@@ -24,10 +24,10 @@ use super::querylog::Answered;
 use super::responder::{Client, Sent, count};
 use super::stream::ReplySlot;
 use super::zones::{Block, BlockId, Zone};
-use crate::cache::{Entry, Lookup};
+use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{Chain, ClientTransport, ForwardError};
-use crate::metrics::{AnsweredBy, Counter, Gauge, Registry, Transport, names};
+use crate::metrics::{AnsweredBy, CacheType, Counter, Gauge, Registry, names};
 use crate::wire::{Answer, Edns, Key, Kind, MAX_MESSAGE, Query, Rcode, Reply, Terms, write_text};
 
 /// Queries waiting for upstreams at most; one more is REFUSED.
@@ -110,7 +110,10 @@ pub struct Misses {
 
 /// What came of a flight.
 enum Landing {
-    Answer { answer: Answer, ttl: Option<u32> },
+    Answer {
+        answer: Answer,
+        ttl: Option<u32>,
+    },
     /// Nobody here can read it, but it is the answer.
     Opaque(Vec<u8>),
     Failed(Rcode),
@@ -251,8 +254,13 @@ impl Misses {
         };
         let now = self.clock.now();
         let dnssec_ok = Query::parse(&ask.message).is_ok_and(|query| query.dnssec_ok());
-        let verdict = cache.insert(&ask.key, &answer, lifetime, dnssec_ok, now, clock::unix_seconds());
-        Landing::Answer { answer, ttl: Some(verdict.ttl) }
+        let kept = cache.insert(&ask.key, &answer, lifetime, dnssec_ok, now, clock::unix_seconds());
+        let cache_type = match kept.store {
+            Some(Store::Denial) => CacheType::Denial,
+            _ => CacheType::Success,
+        };
+        (0..kept.evicted).for_each(|_| zone.miss_shard.cache_eviction(cache_type));
+        Landing::Answer { answer, ttl: Some(kept.ttl) }
     }
 
     /// Sends `miss` its reply.
@@ -401,14 +409,4 @@ fn report(block: &Block, ask: &Ask, rcode: Rcode, error: &ForwardError) {
     let _ = write_text(ask.key.name(), &mut name);
     let qtype = ask.question.last_chunk::<4>().map_or(0, |tail| u16::from_be_bytes([tail[0], tail[1]]));
     log.report(&format!("{} {name} {}: {error}", rcode.0, RecordType::from(qtype)));
-}
-
-impl Transport {
-    /// The same, as the upstream side calls it.
-    pub fn upstream(self) -> ClientTransport {
-        match self {
-            Transport::Udp => ClientTransport::Udp,
-            Transport::Tcp => ClientTransport::Tcp,
-        }
-    }
 }

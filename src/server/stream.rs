@@ -209,7 +209,11 @@ impl Drop for Open {
 }
 
 /// Writes replies until there are no more to come, together where several are ready.
-async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Frame>, patience: Duration) {
+async fn write_frames(
+    mut writer: impl AsyncWrite + Unpin,
+    mut frames: mpsc::Receiver<Frame>,
+    patience: Duration,
+) {
     let mut ready = Vec::with_capacity(PIPELINE);
     while frames.recv_many(&mut ready, PIPELINE).await > 0 {
         let octets: Vec<u8> = ready.iter().flat_map(|frame| &frame.octets).copied().collect();

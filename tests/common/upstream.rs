@@ -77,10 +77,7 @@ impl Upstream {
     }
 
     /// Starts at `address`, which must be free.
-    pub async fn start_at(
-        address: SocketAddr,
-        script: impl Fn(&Asked) -> Vec<Step> + 'static,
-    ) -> Upstream {
+    pub async fn start_at(address: SocketAddr, script: impl Fn(&Asked) -> Vec<Step> + 'static) -> Upstream {
         let tcp = TcpListener::bind(address).await.unwrap();
         let udp = UdpSocket::bind(address).await.unwrap();
         Upstream::on(tcp, udp, None, script)
@@ -121,11 +118,7 @@ impl Upstream {
     /// Every query that came, health checks (`. NS`) left out.
     pub fn asked(&self) -> Vec<Asked> {
         let asked = self.shared.asked.borrow();
-        asked
-            .iter()
-            .filter(|asked| asked.name != ".")
-            .cloned()
-            .collect()
+        asked.iter().filter(|asked| asked.name != ".").cloned().collect()
     }
 
     /// The health checks that came.
@@ -247,13 +240,7 @@ async fn frame(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
 
 impl Shared {
     fn ask(&self, udp: bool, message: &[u8], connection: usize, turn: usize) -> Vec<Step> {
-        let asked = Asked {
-            udp,
-            message: message.to_vec(),
-            name: name(message),
-            connection,
-            turn,
-        };
+        let asked = Asked { udp, message: message.to_vec(), name: name(message), connection, turn };
         self.asked.borrow_mut().push(asked.clone());
         (self.script)(&asked)
     }

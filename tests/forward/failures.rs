@@ -65,10 +65,7 @@ fn a_connection_that_died_silently_is_hedged_with_a_fresh_one() {
 #[test]
 fn silence_sends_the_query_to_the_other_upstream() {
     run(async {
-        let (dead, good) = (
-            Upstream::start(silence).await,
-            Upstream::start(answer).await,
-        );
+        let (dead, good) = (Upstream::start(silence).await, Upstream::start(answer).await);
         for config in [forward_to(&[&dead, &good]), force_tcp(&[&dead, &good])] {
             let client = Client::new(&[config]);
             let started = Instant::now();
@@ -87,10 +84,7 @@ fn silence_sends_the_query_to_the_other_upstream() {
 fn a_late_answer_is_still_an_answer() {
     run(async {
         let server = Upstream::start(|asked| {
-            vec![
-                Step::Wait(Duration::from_millis(2500)),
-                Step::Send(asked.answer()),
-            ]
+            vec![Step::Wait(Duration::from_millis(2500)), Step::Send(asked.answer())]
         })
         .await;
         let client = Client::new(&[forward_to(&[&server])]);
@@ -135,10 +129,7 @@ fn only_closed_ports_end_in_an_error() {
     run(async {
         let port = closed_port().await;
         for transport in [Transport::ForceTcp, Transport::PreferUdp] {
-            let config = Config {
-                transport,
-                ..Config::new(Name::root(), vec![Target::plain(port)])
-            };
+            let config = Config { transport, ..Config::new(Name::root(), vec![Target::plain(port)]) };
             let client = Client::new(&[config]);
             let started = Instant::now();
             let error = client.tcp("a").await.unwrap_err().to_string();
@@ -153,10 +144,8 @@ fn only_closed_ports_end_in_an_error() {
 fn a_port_that_opens_while_the_query_waits_answers_it() {
     run(async {
         let port = closed_port().await;
-        let config = Config {
-            transport: Transport::ForceTcp,
-            ..Config::new(Name::root(), vec![Target::plain(port)])
-        };
+        let config =
+            Config { transport: Transport::ForceTcp, ..Config::new(Name::root(), vec![Target::plain(port)]) };
         let client = Client::new(&[config]);
         let late = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -242,13 +231,9 @@ fn a_frame_under_an_unknown_id_is_ignored() {
 /// What a broken server may put on a connection instead of an answer.
 fn broken_streams() -> Vec<(&'static str, fn(&Asked) -> Vec<Step>)> {
     vec![
-        ("garbage", |_| {
-            vec![Step::Raw(b"\0\x05HTTP/1.1 400\r\n".to_vec())]
-        }),
+        ("garbage", |_| vec![Step::Raw(b"\0\x05HTTP/1.1 400\r\n".to_vec())]),
         ("empty frames", |_| vec![Step::Raw(vec![0; 64])]),
-        ("stray frames", |_| {
-            vec![Step::Raw(framed(&[0; 12]).repeat(5000))]
-        }),
+        ("stray frames", |_| vec![Step::Raw(framed(&[0; 12]).repeat(5000))]),
         ("wrong question", |asked| {
             let mut reply = asked.answer();
             reply[13] ^= 1;
@@ -280,12 +265,7 @@ fn a_broken_stream_costs_two_attempts_at_most() {
             assert!(started.elapsed() < Duration::from_millis(4500), "{what}");
             assert_eq!(server.asked().len(), 2, "{what}");
         };
-        join_all(
-            broken_streams()
-                .into_iter()
-                .map(|(what, script)| one(what, script)),
-        )
-        .await;
+        join_all(broken_streams().into_iter().map(|(what, script)| one(what, script))).await;
     });
 }
 

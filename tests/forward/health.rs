@@ -22,11 +22,7 @@ fn three_failed_probes_take_an_upstream_down_and_a_good_one_brings_it_back() {
     for transport in [Transport::PreferUdp, Transport::ForceTcp] {
         run(async {
             let port = closed_port().await;
-            let client = Client::new(&[Config {
-                transport,
-                failfast_all_unhealthy: true,
-                ..probed(port)
-            }]);
+            let client = Client::new(&[Config { transport, failfast_all_unhealthy: true, ..probed(port) }]);
             let failed = &client.counts.probes_failed;
             assert_ne!(client.udp("a").await, Err(ForwardError::AllDown));
             until("three failed probes", || failed.get() >= 3).await;
@@ -53,16 +49,10 @@ fn when_all_are_down_one_is_asked_anyway() {
             _ => answer(asked),
         };
         let server = Upstream::start(silent_to_probes).await;
-        let client = Client::new(&[Config {
-            max_fails: 1,
-            transport: Transport::ForceTcp,
-            ..probed(server.address)
-        }]);
+        let client =
+            Client::new(&[Config { max_fails: 1, transport: Transport::ForceTcp, ..probed(server.address) }]);
         client.tcp("drop").await.unwrap_err();
-        until("two failed probes", || {
-            client.counts.probes_failed.get() >= 2
-        })
-        .await;
+        until("two failed probes", || client.counts.probes_failed.get() >= 2).await;
         assert_eq!(client.counts.all_down.get(), 0);
         assert_answered(client.tcp("a").await);
         assert_eq!(client.counts.all_down.get(), 1);

@@ -31,10 +31,7 @@ fn server_config(ca_file: &Path) -> Arc<rustls::ServerConfig> {
 }
 
 fn over_tls(to: SocketAddr, server_name: &str, ca_file: &Path) -> Config {
-    let target = Target {
-        tls: true,
-        ..Target::plain(to)
-    };
+    let target = Target { tls: true, ..Target::plain(to) };
     Config {
         tls: Tls {
             roots: Some(ca_file.to_owned()),
@@ -77,13 +74,7 @@ fn a_certificate_for_another_name_is_refused() {
 
 #[test]
 fn files_that_cannot_be_read_are_named() {
-    let config = over_tls(
-        "127.0.0.1:853".parse().unwrap(),
-        "a",
-        Path::new("/absent/ca.pem"),
-    );
-    let error = Chain::new(&[config], Rc::new(Counts::default()))
-        .err()
-        .unwrap();
+    let config = over_tls("127.0.0.1:853".parse().unwrap(), "a", Path::new("/absent/ca.pem"));
+    let error = Chain::new(&[config], Rc::new(Counts::default())).err().unwrap();
     assert!(error.to_string().contains("/absent/ca.pem"), "{error}");
 }

@@ -18,10 +18,7 @@ fn transports_follow_the_directive() {
             (Transport::PreferUdp, true, true),
             (Transport::ForceTcp, false, false),
         ] {
-            let client = Client::new(&[Config {
-                transport,
-                ..forward_to(&[&server])
-            }]);
+            let client = Client::new(&[Config { transport, ..forward_to(&[&server]) }]);
             assert_answered(client.udp("a").await);
             assert_eq!(server.asked().last().unwrap().udp, by_udp, "{transport:?}");
             assert_answered(client.tcp("a").await);
@@ -98,12 +95,7 @@ fn formerr_to_a_plain_query_is_the_answer() {
         let server = Upstream::start(refuse(1)).await;
         let client = Client::new(&[forward_to(&[&server])]);
         assert_rcode(client.udp("a").await, 1);
-        assert_rcode(
-            client
-                .send(&query_edns(4711, "a"), ClientTransport::Udp)
-                .await,
-            1,
-        );
+        assert_rcode(client.send(&query_edns(4711, "a"), ClientTransport::Udp).await, 1);
         assert_eq!(server.asked().len(), 3);
     });
 }
