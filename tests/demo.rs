@@ -1,0 +1,174 @@
+//! The try-it cluster in the running kernel. Needs root and nf_tables; fails without.
+#![cfg(feature = "demo")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use doorstep::demo::network::{KUBE_DNS, KUBE_DNS_VIP, NODE, POD, UPSTREAM_VIP};
+use doorstep::demo::{
+    Cluster, ClusterConfig, DemoError, Lookup, Namespace, Transport, dns_entries, flush, lookup,
+};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+
+const KUBERNETES: &str = "kubernetes.default.svc.cluster.local.";
+
+/// A prefix of this test and this process alone.
+fn config(test: &str) -> ClusterConfig {
+    ClusterConfig {
+        prefix: format!("dt{}-{test}", std::process::id()),
+    }
+}
+
+fn up(test: &str) -> Cluster {
+    Cluster::up(&config(test)).expect("root, network namespaces and nf_tables with nat")
+}
+
+fn dns(address: Ipv4Addr) -> SocketAddr {
+    SocketAddr::from((address, 53))
+}
+
+fn ask(cluster: &Cluster, name: &str, record_type: RecordType, transport: Transport) -> Lookup {
+    let server = dns(KUBE_DNS_VIP);
+    lookup(cluster.pod(), server, name, record_type, transport).expect("an answer")
+}
+
+#[test]
+fn a_pod_resolves_through_the_cluster_ip_and_leaves_conntrack_entries() {
+    let cluster = up("vip");
+    flush(cluster.node()).expect("an empty table");
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let answer = ask(&cluster, KUBERNETES, RecordType::A, transport);
+        assert_eq!(answer.code(), ResponseCode::NoError);
+        assert_eq!(answer.addresses(), [Ipv4Addr::new(10, 96, 0, 1)]);
+        assert_eq!(answer.ttl(), Some(30));
+    }
+    let mut protocols = Vec::new();
+    for entry in dns_entries(cluster.node()).expect("the table") {
+        assert_eq!(entry.source, POD);
+        assert_eq!(entry.destination, KUBE_DNS_VIP);
+        protocols.push(entry.tcp);
+    }
+    protocols.sort_unstable();
+    assert_eq!(protocols, [false, true]);
+    let seen = cluster.queries();
+    assert_eq!((seen.udp, seen.tcp), (1, 1));
+
+    flush(cluster.node()).expect("an empty table");
+    assert_eq!(dns_entries(cluster.node()).expect("the table"), []);
+}
+
+#[test]
+fn kube_dns_answers_as_a_cluster_does() {
+    let cluster = up("names");
+    let udp = |name, record_type| ask(&cluster, name, record_type, Transport::Udp);
+
+    let headless = udp("web.default.svc.cluster.local.", RecordType::A);
+    assert_eq!(headless.addresses().len(), 3);
+
+    let no_data = udp(KUBERNETES, RecordType::AAAA);
+    assert_eq!(no_data.code(), ResponseCode::NoError);
+    assert!(no_data.message.answers.is_empty());
+
+    let no_name = udp("no.such.svc.cluster.local.", RecordType::A);
+    assert_eq!(no_name.code(), ResponseCode::NXDomain);
+    let authority = &no_name.message.authorities;
+    assert_eq!(authority[0].record_type(), RecordType::SOA);
+
+    let slow = udp("slow-150.x.cluster.local.", RecordType::A);
+    assert!(slow.elapsed >= Duration::from_millis(150));
+
+    let foreign = udp("example.com.", RecordType::A);
+    assert_eq!(foreign.code(), ResponseCode::Refused);
+}
+
+/// kube-dns sees a pod by its own address, and the node, which kube-proxy masquerades, by the
+/// address of the node's link to kube-dns.
+#[test]
+fn only_the_node_is_masqueraded() {
+    let cluster = up("masq");
+    let whoami = |namespace, vip| {
+        let name = "whoami.cluster.local.";
+        let answer = lookup(namespace, dns(vip), name, RecordType::TXT, Transport::Tcp);
+        answer.expect("an answer").message.answers[0]
+            .data
+            .to_string()
+    };
+    let pod = whoami(cluster.pod(), KUBE_DNS_VIP);
+    assert!(pod.starts_with(&format!("tcp {POD}:")), "{pod}");
+    let node = whoami(cluster.node(), UPSTREAM_VIP);
+    assert!(node.starts_with("tcp 10.244.1.1:"), "{node}");
+}
+
+#[test]
+fn commands_and_closures_run_inside() {
+    let cluster = up("inside");
+    let mut command = cluster.pod().command("cat");
+    let devices = command.arg("/proc/net/dev").output().expect("cat");
+    let devices = String::from_utf8_lossy(&devices.stdout).into_owned();
+    assert!(devices.contains("eth0:"), "{devices}");
+    let bind = |address| move || UdpSocket::bind((address, 0)).is_ok();
+    assert!(cluster.node().run(bind(NODE)).expect("entered"));
+    assert!(!cluster.pod().run(bind(NODE)).expect("entered"));
+    assert!(cluster.kube_dns().run(bind(KUBE_DNS)).expect("entered"));
+}
+
+#[test]
+fn one_prefix_is_one_cluster() {
+    let cluster = up("claim");
+    let second = Cluster::up(&config("claim"));
+    assert!(matches!(second, Err(DemoError::Busy(_))), "{second:?}");
+    drop(cluster);
+    drop(up("claim"));
+}
+
+#[test]
+fn teardown_leaves_nothing() {
+    let before = links();
+    let prefix = config("down").prefix;
+    let cluster = up("down");
+    assert_eq!(names(&prefix).len(), 3);
+    assert_eq!(mounts(&prefix).len(), 3);
+    drop(cluster);
+    assert_eq!(names(&prefix), BTreeSet::new());
+    assert_eq!(mounts(&prefix), BTreeSet::new());
+    assert_eq!(links(), before);
+}
+
+#[test]
+fn what_a_killed_run_left_is_replaced() {
+    let prefix = config("stale").prefix;
+    let stale = Namespace::create(&format!("{prefix}-pod")).expect("a namespace");
+    std::mem::forget(stale);
+    fs::write(format!("/run/netns/{prefix}-node"), "").expect("a name without a mount");
+    let cluster = up("stale");
+    let answer = ask(&cluster, KUBERNETES, RecordType::A, Transport::Udp);
+    assert_eq!(answer.code(), ResponseCode::NoError);
+    drop(cluster);
+    assert_eq!(names(&prefix), BTreeSet::new());
+    assert_eq!(mounts(&prefix), BTreeSet::new());
+}
+
+/// Namespaces that `ip netns` would list.
+fn names(prefix: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten();
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.into_string().expect("UTF-8"));
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+fn mounts(prefix: &str) -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = points.filter(|point| point.contains(prefix));
+    points.map(str::to_owned).collect()
+}
+
+/// Links of the namespace that the test runs in.
+fn links() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev").expect("the link table");
+    let names = table.lines().filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
+}
