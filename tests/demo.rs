@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use doorstep::demo::network::{KUBE_DNS, KUBE_DNS_VIP, NODE, POD, UPSTREAM_VIP};
 use doorstep::demo::{
-    Cluster, ClusterConfig, DemoError, Lookup, Namespace, Transport, dns_entries, flush, lookup,
+    Cluster, ClusterConfig, DemoError, Lookup, Namespace, Options, Transport, dns_entries, flush,
+    lookup, run,
 };
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -149,6 +150,109 @@ fn what_a_killed_run_left_is_replaced() {
     drop(cluster);
     assert_eq!(names(&prefix), BTreeSet::new());
     assert_eq!(mounts(&prefix), BTreeSet::new());
+}
+
+/// Unbound on both addresses, with a cache and TCP towards kube-dns, in Doorstep's place.
+/// `rules` is what nft gets before it starts.
+fn stand_in(test: &str, rules: &str) -> (Options, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let unbound = format!(
+        "server:
+  directory: \"{}\"
+  pidfile: \"\"
+  username: \"\"
+  chroot: \"\"
+  interface: 169.254.20.10
+  interface: 10.96.0.10
+  access-control: 0.0.0.0/0 allow
+  do-daemonize: no
+  use-syslog: no
+  num-threads: 1
+  module-config: \"iterator\"
+  tcp-upstream: yes
+forward-zone:
+  name: \"cluster.local\"
+  forward-addr: 10.96.0.11
+remote-control:
+  control-enable: no
+",
+        path.display()
+    );
+    fs::write(path.join("unbound.conf"), unbound).expect("written");
+    fs::write(path.join("rules"), rules).expect("written");
+    let script = "ip address add 169.254.20.10/32 dev lo && ip address add 10.96.0.10/32 dev lo && \
+                  nft -f rules && exec unbound -c unbound.conf";
+    let script = format!("cd {} && {script}", path.display());
+    let options = Options {
+        prefix: config(test).prefix,
+        command: Some(["sh", "-c", &script].map(Into::into).to_vec()),
+        ..Options::default()
+    };
+    (options, directory)
+}
+
+const NOTRACK: &str = "table ip stand-in {
+  chain in { type filter hook prerouting priority raw
+    ip daddr { 169.254.20.10, 10.96.0.10 } th dport 53 counter notrack
+  }
+  chain out { type filter hook output priority raw
+    ip saddr { 169.254.20.10, 10.96.0.10 } th sport 53 counter notrack
+  }
+}
+";
+
+#[test]
+fn a_tour_past_a_cache_that_keeps_its_promises() {
+    let (options, _directory) = stand_in("tour", NOTRACK);
+    let prefix = options.prefix.clone();
+    let report = run(options).expect("a tour");
+    assert_eq!(report.failures(), Vec::<String>::new());
+    assert_eq!(report.direct_entries, 1);
+    assert_eq!(report.pod_entries, 0);
+    assert_eq!(report.miss.ttl(), Some(30));
+    assert!(report.hit.ttl() < Some(30));
+    assert_eq!(report.upstream_of_miss.tcp, 1);
+    assert_eq!(report.notrack.rules, 2);
+    assert!(report.notrack.packets >= Some(8), "{:?}", report.notrack);
+    assert!(
+        report.to_string().ends_with("All as it should be.\n"),
+        "{report}"
+    );
+    assert_eq!(names(&prefix), BTreeSet::new());
+    assert!(!fs::exists(format!("/run/{prefix}-demo")).expect("a look"));
+}
+
+/// Without notrack rules kube-proxy's DNAT takes the ClusterIP's queries past the cache.
+#[test]
+fn a_tour_past_a_cache_that_is_tracked() {
+    let (options, _directory) = stand_in("track", "");
+    let report = run(options).expect("a tour");
+    assert!(report.pod_entries > 0);
+    let failures = report.failures().join("\n");
+    assert!(failures.contains("conntrack entries"), "{failures}");
+    assert!(failures.contains("1 over UDP"), "{failures}");
+    assert_eq!(report.notrack.rules, 0);
+}
+
+#[test]
+fn a_program_that_ends_is_an_error_that_shows_its_log() {
+    let prefix = config("ended").prefix;
+    let options = Options {
+        prefix: prefix.clone(),
+        command: Some(
+            ["sh", "-c", "echo no such flag; exit 3"]
+                .map(Into::into)
+                .to_vec(),
+        ),
+        ..Options::default()
+    };
+    let error = run(options).expect_err("nobody answers").to_string();
+    assert!(
+        error.contains("exit status: 3") && error.contains("no such flag"),
+        "{error}"
+    );
+    assert_eq!(names(&prefix), BTreeSet::new());
 }
 
 /// Namespaces that `ip netns` would list.
