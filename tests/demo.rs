@@ -1,10 +1,16 @@
 //! The try-it cluster in the running kernel. Needs root and nf_tables; fails without.
 #![cfg(feature = "demo")]
+#![allow(
+    clippy::expect_used,
+    reason = "clippy exempts test functions, not their helpers"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use doorstep::demo::network::{KUBE_DNS, KUBE_DNS_VIP, NODE, POD, UPSTREAM_VIP};
 use doorstep::demo::{
@@ -13,6 +19,7 @@ use doorstep::demo::{
 };
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use rustix::process::{Pid, Signal, kill_process};
 
 const KUBERNETES: &str = "kubernetes.default.svc.cluster.local.";
 
@@ -235,6 +242,16 @@ fn a_tour_past_a_cache_that_is_tracked() {
     assert_eq!(report.notrack.rules, 0);
 }
 
+/// The answer to an untracked query is a new flow to conntrack unless it is exempt as well.
+#[test]
+fn a_tour_past_a_cache_whose_answers_are_tracked() {
+    let (queries_only, _) = NOTRACK.split_once("  chain out").expect("the second chain");
+    let (options, _directory) = stand_in("half", &format!("{queries_only}}}"));
+    let report = run(options).expect("a tour");
+    assert_eq!(report.notrack.rules, 1);
+    assert_eq!(report.pod_entries, 4);
+}
+
 #[test]
 fn a_program_that_ends_is_an_error_that_shows_its_log() {
     let prefix = config("ended").prefix;
@@ -253,6 +270,94 @@ fn a_program_that_ends_is_an_error_that_shows_its_log() {
         "{error}"
     );
     assert_eq!(names(&prefix), BTreeSet::new());
+}
+
+/// Names the cluster that [`held`] keeps up, in the process that a test starts for it.
+const HELD: &str = "DOORSTEP_TEST_HELD";
+
+/// Not a test of its own: what the tests below run in a process that they can kill.
+#[test]
+fn held() {
+    let Ok(test) = std::env::var(HELD) else {
+        return;
+    };
+    let (options, _directory) = stand_in(&test, NOTRACK);
+    let hold = true;
+    run(Options { hold, ..options }).expect("a tour");
+}
+
+/// Starts [`held`] and returns when it has printed what to type, with the prefix it uses.
+fn hold(test: &str) -> (Child, String) {
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "held", "--nocapture"])
+        .env(HELD, test)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut lines = output.lines().map(|line| line.expect("UTF-8"));
+    let hint = lines.find(|line| line.contains("dig @10.96.0.10"));
+    let hint = hint.expect("the lines that invite to try");
+    let pod = hint.split_whitespace().nth(3).expect("a namespace");
+    let prefix = pod.strip_suffix("-pod").expect("the pod's").to_owned();
+    // Read on, or the child's next line meets a closed pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, prefix)
+}
+
+#[test]
+fn a_held_cluster_is_there_for_ip_netns_and_goes_with_its_input() {
+    let (mut child, prefix) = hold("eof");
+    let pod = format!("{prefix}-pod");
+    let dig = Command::new("ip")
+        .args(["netns", "exec", &pod, "dig", "+short", "@169.254.20.10"])
+        .arg(KUBERNETES)
+        .output()
+        .expect("ip and dig");
+    assert_eq!(String::from_utf8_lossy(&dig.stdout), "10.96.0.1\n");
+    drop(child.stdin.take());
+    assert!(child.wait().expect("ended").success());
+    assert_eq!(names(&prefix), BTreeSet::new());
+    assert_eq!(mounts(&prefix), BTreeSet::new());
+}
+
+#[test]
+fn a_held_cluster_goes_with_sigterm() {
+    let (mut child, prefix) = hold("term");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("sent");
+    assert!(child.wait().expect("ended").success());
+    assert_eq!(names(&prefix), BTreeSet::new());
+    assert_eq!(mounts(&prefix), BTreeSet::new());
+}
+
+#[test]
+fn a_killed_demo_takes_its_program_along_and_the_next_one_cleans_up() {
+    let (mut child, prefix) = hold("kill");
+    let unbound = pids_in(&format!("{prefix}-node"));
+    assert_eq!(unbound.len(), 1);
+    child.kill().expect("sent");
+    child.wait().expect("ended");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !pids_in(&format!("{prefix}-node")).is_empty() {
+        assert!(Instant::now() < deadline, "{unbound:?} is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(names(&prefix).len(), 3);
+    let cluster = Cluster::up(&ClusterConfig {
+        prefix: prefix.clone(),
+    });
+    drop(cluster.expect("a cluster over the leftovers"));
+    assert_eq!(names(&prefix), BTreeSet::new());
+    fs::remove_dir_all(format!("/run/{prefix}-demo")).expect("what only a next tour removes");
+}
+
+/// Processes that live in a named namespace.
+fn pids_in(namespace: &str) -> Vec<String> {
+    let mut command = Command::new("ip");
+    let pids = command.args(["netns", "pids", namespace]).output();
+    let pids = String::from_utf8(pids.expect("ip").stdout).expect("numbers");
+    pids.lines().map(str::to_owned).collect()
 }
 
 /// Namespaces that `ip netns` would list.

@@ -20,12 +20,23 @@ use super::{DemoError, Namespace};
 pub struct Entry {
     /// `true` for TCP, `false` for UDP.
     pub tcp: bool,
-    /// The client.
+    /// Who sent it, a client as a rule.
     pub source: IpAddr,
-    /// Whom the client asked, e.g. a ClusterIP.
+    /// The sender's port.
+    pub source_port: u16,
+    /// Whom it was sent to, e.g. a ClusterIP.
     pub destination: IpAddr,
-    /// The port the client asked.
+    /// The port it was sent to.
     pub destination_port: u16,
+}
+
+impl Entry {
+    /// Whether `address` is at either end. An answer to an untracked query is the first packet that
+    /// the kernel sees of its flow, so a client may well be the destination.
+    pub fn involves(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        self.source == address || self.destination == address
+    }
 }
 
 /// The rules that keep packets out of connection tracking.
@@ -37,7 +48,7 @@ pub struct NotrackRules {
     pub packets: Option<u64>,
 }
 
-/// The UDP and TCP entries of port 53.
+/// The UDP and TCP entries with port 53 at either end.
 pub fn dns_entries(node: &Namespace) -> Result<Vec<Entry>, DemoError> {
     let entries = node.run(|| {
         Netfilter::open()?.dump(
@@ -50,7 +61,7 @@ pub fn dns_entries(node: &Namespace) -> Result<Vec<Entry>, DemoError> {
     ))?;
     let entries = entries.iter().filter_map(entry);
     Ok(entries
-        .filter(|entry| entry.destination_port == 53)
+        .filter(|entry| [entry.source_port, entry.destination_port].contains(&53))
         .collect())
 }
 
@@ -78,15 +89,9 @@ pub fn notrack_rules(node: &Namespace) -> Result<NotrackRules, DemoError> {
             continue;
         };
         let expressions = expressions(rule);
-        if expressions
-            .iter()
-            .any(|expression| spares_tracking(expression))
-        {
+        if expressions.iter().any(spares_tracking) {
             total.rules += 1;
-            if let Some(packets) = expressions
-                .iter()
-                .find_map(|expression| packets(expression))
-            {
+            if let Some(packets) = expressions.iter().find_map(packets) {
                 *total.packets.get_or_insert(0) += packets;
             }
         }
@@ -106,7 +111,8 @@ fn entry(message: &NetfilterMessageInner) -> Option<Entry> {
         ConntrackAttribute::CtaTupleOrig(tuples) => Some(tuples),
         _ => None,
     })?;
-    let (mut source, mut destination, mut tcp, mut port) = (None, None, None, None);
+    let (mut source, mut destination, mut tcp) = (None, None, None);
+    let (mut source_port, mut destination_port) = (None, None);
     for tuple in original {
         match tuple {
             Tuple::Ip(parts) => parts.iter().for_each(|part| match part {
@@ -117,7 +123,8 @@ fn entry(message: &NetfilterMessageInner) -> Option<Entry> {
             Tuple::Proto(parts) => parts.iter().for_each(|part| match part {
                 ProtoTuple::Protocol(Protocol::Tcp) => tcp = Some(true),
                 ProtoTuple::Protocol(Protocol::Udp) => tcp = Some(false),
-                ProtoTuple::DestinationPort(number) => port = Some(*number),
+                ProtoTuple::SourcePort(number) => source_port = Some(*number),
+                ProtoTuple::DestinationPort(number) => destination_port = Some(*number),
                 _ => {}
             }),
             _ => {}
@@ -126,8 +133,9 @@ fn entry(message: &NetfilterMessageInner) -> Option<Entry> {
     Some(Entry {
         tcp: tcp?,
         source: source?,
+        source_port: source_port?,
         destination: destination?,
-        destination_port: port?,
+        destination_port: destination_port?,
     })
 }
 

@@ -53,10 +53,9 @@ impl Namespace {
         }
         let file = on_new_thread(|| bind_new_namespace(&path))
             .and_then(|()| File::open(&path))
-            .map_err(|error| {
+            .inspect_err(|_| {
                 // Nobody else will: there is no value to drop yet.
                 let _ = remove(name);
-                error
             })
             .map_err(fail("create it"))?;
         Ok(Namespace {

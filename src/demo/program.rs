@@ -208,7 +208,7 @@ fn is_tracked(cluster: &Cluster) -> Result<bool, DemoError> {
     conntrack::flush(cluster.node())?;
     let answered = answers(cluster, NODE_LOCAL.into())? && answers(cluster, KUBE_DNS_VIP.into())?;
     let entries = conntrack::dns_entries(cluster.node())?;
-    Ok(!answered || entries.iter().any(|entry| entry.source == POD))
+    Ok(!answered || entries.iter().any(|entry| entry.involves(POD)))
 }
 
 /// The run's files, readable by root alone.
