@@ -92,22 +92,35 @@ fn kube_dns_answers_as_a_cluster_does() {
     assert_eq!(foreign.code(), ResponseCode::Refused);
 }
 
-/// kube-dns sees a pod by its own address, and the node, which kube-proxy masquerades, by the
-/// address of the node's link to kube-dns.
+/// kube-proxy leaves a pod's address alone; everybody else reaches kube-dns as the node.
 #[test]
 fn only_the_node_is_masqueraded() {
     let cluster = up("masq");
-    let whoami = |namespace, vip| {
-        let name = "whoami.cluster.local.";
-        let answer = lookup(namespace, dns(vip), name, RecordType::TXT, Transport::Tcp);
-        answer.expect("an answer").message.answers[0]
-            .data
-            .to_string()
-    };
-    let pod = whoami(cluster.pod(), KUBE_DNS_VIP);
+    let pod = lookup(
+        cluster.pod(),
+        dns(KUBE_DNS_VIP),
+        "whoami.cluster.local.",
+        RecordType::TXT,
+        Transport::Tcp,
+    );
+    let pod = pod.expect("an answer").message.answers[0].data.to_string();
     assert!(pod.starts_with(&format!("tcp {POD}:")), "{pod}");
-    let node = whoami(cluster.node(), UPSTREAM_VIP);
-    assert!(node.starts_with("tcp 10.244.1.1:"), "{node}");
+
+    let mut command = cluster.node().command("ip");
+    let added = command.args(["address", "add", "198.51.100.7/32", "dev", "lo"]);
+    assert!(added.status().expect("ip").success());
+    let mut command = cluster.node().command("dig");
+    let server = format!("@{UPSTREAM_VIP}");
+    let dig = command.args([
+        "-b",
+        "198.51.100.7",
+        &server,
+        "+short",
+        "whoami.cluster.local",
+        "TXT",
+    ]);
+    let node = String::from_utf8(dig.output().expect("dig").stdout).expect("text");
+    assert!(node.starts_with(&format!("\"udp {NODE}:")), "{node}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Links, addresses and routes of the cluster, through rtnetlink.
 //!
 //! ```text
-//! pod 10.244.0.11 eth0 ── veth-pod [cni0 10.244.0.1] node [10.244.1.1] veth-dns ── eth0 10.244.1.11 kube-dns
+//! pod 10.244.0.11 eth0 ── veth-pod [cni0 10.244.0.1] node [172.18.0.2] veth-dns ── eth0 10.244.1.11 kube-dns
 //! ```
 
 use std::fs;
@@ -10,14 +10,17 @@ use std::net::Ipv4Addr;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
+use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 
 use super::{DemoError, Namespace};
 
+/// The node, outside the pods' network as nodes are.
+pub const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 /// The node's address on the pods' bridge.
-pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+pub const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// The pod.
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 11);
 /// The pod of kube-dns, behind the node as if it were on another one.
@@ -29,10 +32,10 @@ pub const UPSTREAM_VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 11);
 /// NodeLocal DNSCache's link-local address.
 pub const NODE_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
 
-/// The node's end of the link to kube-dns.
-const NODE_TO_KUBE_DNS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
-/// Prefix length of every subnet above.
+/// Prefix length of the pods' subnet of one node.
 const SUBNET: u8 = 24;
+/// Prefix length of a lone address.
+const HOST: u8 = 32;
 
 /// Joins the three namespaces as the picture above shows, with forwarding on in the node.
 pub(super) fn connect(
@@ -44,27 +47,32 @@ pub(super) fn connect(
     configure(node, async move |links| {
         links.up("lo").await?;
         links.add(LinkBridge::new("cni0").build(), "cni0").await?;
-        links.address("cni0", NODE).await?;
+        links.address("cni0", BRIDGE, SUBNET).await?;
         links.up("cni0").await?;
         links.add(veth("veth-pod", pod_fd), "veth-pod").await?;
         links.attach("veth-pod", "cni0").await?;
         links.up("veth-pod").await?;
         links.add(veth("veth-dns", kube_dns_fd), "veth-dns").await?;
-        links.address("veth-dns", NODE_TO_KUBE_DNS).await?;
-        links.up("veth-dns").await
+        links.address("veth-dns", NODE, HOST).await?;
+        links.up("veth-dns").await?;
+        links.neighbour_route(KUBE_DNS, "veth-dns").await?;
+        // A query of the node itself to a ClusterIP is routed before the OUTPUT hook rewrites it;
+        // without any route it would end in ENETUNREACH.
+        links.default_route(KUBE_DNS).await
     })?;
-    for (namespace, address, gateway) in [(pod, POD, NODE), (kube_dns, KUBE_DNS, NODE_TO_KUBE_DNS)]
-    {
-        configure(namespace, async move |links| {
-            links.up("lo").await?;
-            links.address("eth0", address).await?;
-            links.up("eth0").await?;
-            links.default_route(gateway).await
-        })?;
-    }
-    // A query of the node itself to a ClusterIP is routed before the OUTPUT hook rewrites it;
-    // without any route it would end in ENETUNREACH.
-    configure(node, async |links| links.default_route(KUBE_DNS).await)?;
+    configure(pod, async |links| {
+        links.up("lo").await?;
+        links.address("eth0", POD, SUBNET).await?;
+        links.up("eth0").await?;
+        links.default_route(BRIDGE).await
+    })?;
+    configure(kube_dns, async |links| {
+        links.up("lo").await?;
+        links.address("eth0", KUBE_DNS, HOST).await?;
+        links.up("eth0").await?;
+        links.neighbour_route(NODE, "eth0").await?;
+        links.default_route(NODE).await
+    })?;
     node.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?
         .map_err(DemoError::io("switch IP forwarding on"))
 }
@@ -127,11 +135,22 @@ impl Links {
         changed.map_err(refused(format!("attach {name} to the bridge")))
     }
 
-    async fn address(&self, name: &str, address: Ipv4Addr) -> Result<(), DemoError> {
+    async fn address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<(), DemoError> {
         let index = self.index(name).await?;
-        let request = self.0.address().add(index, address.into(), SUBNET);
+        let request = self.0.address().add(index, address.into(), prefix);
         let added = request.execute().await;
         added.map_err(refused(format!("give {address} to {name}")))
+    }
+
+    /// A route to one address that is at the other end of the link.
+    async fn neighbour_route(&self, address: Ipv4Addr, name: &str) -> Result<(), DemoError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, HOST)
+            .output_interface(self.index(name).await?)
+            .scope(RouteScope::Link)
+            .build();
+        let added = self.0.route().add(route).execute().await;
+        added.map_err(refused(format!("route to {address} over {name}")))
     }
 
     async fn default_route(&self, gateway: Ipv4Addr) -> Result<(), DemoError> {
