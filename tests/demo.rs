@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use doorstep::demo::network::{KUBE_DNS, KUBE_DNS_VIP, NODE, POD, UPSTREAM_VIP};
 use doorstep::demo::{
     Cluster, ClusterConfig, DemoError, Lookup, Namespace, Options, Transport, dns_entries, flush,
-    lookup, run,
+    lookup, notrack_rules, run,
 };
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -124,6 +124,21 @@ fn only_the_node_is_masqueraded() {
 }
 
 #[test]
+fn notrack_rules_of_iptables_are_counted() {
+    let cluster = up("raw");
+    let mut command = cluster.node().command("iptables");
+    let rule = "-t raw -A OUTPUT -d 10.96.0.10 -p udp --dport 53 -j CT --notrack";
+    let added = command.args(rule.split(' ')).status();
+    assert!(added.expect("iptables").success());
+    let server = dns(KUBE_DNS_VIP);
+    // Nobody listens there and nothing rewrites it any more: only the rule sees the query.
+    let send = || UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"?", server));
+    cluster.node().run(send).expect("entered").expect("sent");
+    let found = notrack_rules(cluster.node()).expect("the rules");
+    assert_eq!((found.rules, found.packets), (1, Some(1)));
+}
+
+#[test]
 fn commands_and_closures_run_inside() {
     let cluster = up("inside");
     let mut command = cluster.pod().command("cat");
@@ -153,8 +168,7 @@ fn teardown_leaves_nothing() {
     assert_eq!(names(&prefix).len(), 3);
     assert_eq!(mounts(&prefix).len(), 3);
     drop(cluster);
-    assert_eq!(names(&prefix), BTreeSet::new());
-    assert_eq!(mounts(&prefix), BTreeSet::new());
+    assert_gone(&prefix);
     assert_eq!(links(), before);
 }
 
@@ -168,8 +182,7 @@ fn what_a_killed_run_left_is_replaced() {
     let answer = ask(&cluster, KUBERNETES, RecordType::A, Transport::Udp);
     assert_eq!(answer.code(), ResponseCode::NoError);
     drop(cluster);
-    assert_eq!(names(&prefix), BTreeSet::new());
-    assert_eq!(mounts(&prefix), BTreeSet::new());
+    assert_gone(&prefix);
 }
 
 /// Unbound on both addresses, with a cache and TCP towards kube-dns, in Doorstep's place.
@@ -180,29 +193,22 @@ fn stand_in(test: &str, rules: &str) -> (Options, tempfile::TempDir) {
     let unbound = format!(
         "server:
   directory: \"{}\"
-  pidfile: \"\"
   username: \"\"
   chroot: \"\"
   interface: 169.254.20.10
   interface: 10.96.0.10
   access-control: 0.0.0.0/0 allow
-  do-daemonize: no
-  use-syslog: no
-  num-threads: 1
-  module-config: \"iterator\"
   tcp-upstream: yes
 forward-zone:
   name: \"cluster.local\"
   forward-addr: 10.96.0.11
-remote-control:
-  control-enable: no
 ",
         path.display()
     );
     fs::write(path.join("unbound.conf"), unbound).expect("written");
     fs::write(path.join("rules"), rules).expect("written");
     let script = "ip address add 169.254.20.10/32 dev lo && ip address add 10.96.0.10/32 dev lo && \
-                  nft -f rules && exec unbound -c unbound.conf";
+                  nft -f rules && exec unbound -ddpc unbound.conf";
     let script = format!("cd {} && {script}", path.display());
     let options = Options {
         prefix: config(test).prefix,
@@ -239,7 +245,7 @@ fn a_tour_past_a_cache_that_keeps_its_promises() {
         report.to_string().ends_with("All as it should be.\n"),
         "{report}"
     );
-    assert_eq!(names(&prefix), BTreeSet::new());
+    assert_gone(&prefix);
     assert!(!fs::exists(format!("/run/{prefix}-demo")).expect("a look"));
 }
 
@@ -282,7 +288,7 @@ fn a_program_that_ends_is_an_error_that_shows_its_log() {
         error.contains("exit status: 3") && error.contains("no such flag"),
         "{error}"
     );
-    assert_eq!(names(&prefix), BTreeSet::new());
+    assert_gone(&prefix);
 }
 
 /// Names the cluster that [`held`] keeps up, in the process that a test starts for it.
@@ -331,8 +337,7 @@ fn a_held_cluster_is_there_for_ip_netns_and_goes_with_its_input() {
     assert_eq!(String::from_utf8_lossy(&dig.stdout), "10.96.0.1\n");
     drop(child.stdin.take());
     assert!(child.wait().expect("ended").success());
-    assert_eq!(names(&prefix), BTreeSet::new());
-    assert_eq!(mounts(&prefix), BTreeSet::new());
+    assert_gone(&prefix);
 }
 
 #[test]
@@ -340,8 +345,7 @@ fn a_held_cluster_goes_with_sigterm() {
     let (mut child, prefix) = hold("term");
     kill_process(Pid::from_child(&child), Signal::TERM).expect("sent");
     assert!(child.wait().expect("ended").success());
-    assert_eq!(names(&prefix), BTreeSet::new());
-    assert_eq!(mounts(&prefix), BTreeSet::new());
+    assert_gone(&prefix);
 }
 
 #[test]
@@ -361,7 +365,7 @@ fn a_killed_demo_takes_its_program_along_and_the_next_one_cleans_up() {
         prefix: prefix.clone(),
     });
     drop(cluster.expect("a cluster over the leftovers"));
-    assert_eq!(names(&prefix), BTreeSet::new());
+    assert_gone(&prefix);
     fs::remove_dir_all(format!("/run/{prefix}-demo")).expect("what only a next tour removes");
 }
 
@@ -371,6 +375,12 @@ fn pids_in(namespace: &str) -> Vec<String> {
     let pids = command.args(["netns", "pids", namespace]).output();
     let pids = String::from_utf8(pids.expect("ip").stdout).expect("numbers");
     pids.lines().map(str::to_owned).collect()
+}
+
+/// Neither a name nor a mount of the prefix is left.
+fn assert_gone(prefix: &str) {
+    assert_eq!(names(prefix), BTreeSet::new());
+    assert_eq!(mounts(prefix), BTreeSet::new());
 }
 
 /// Namespaces that `ip netns` would list.
