@@ -96,14 +96,9 @@ fn kube_dns_answers_as_a_cluster_does() {
 #[test]
 fn only_the_node_is_masqueraded() {
     let cluster = up("masq");
-    let pod = lookup(
-        cluster.pod(),
-        dns(KUBE_DNS_VIP),
-        "whoami.cluster.local.",
-        RecordType::TXT,
-        Transport::Tcp,
-    );
-    let pod = pod.expect("an answer").message.answers[0].data.to_string();
+    let whoami = "whoami.cluster.local.";
+    let pod = ask(&cluster, whoami, RecordType::TXT, Transport::Tcp);
+    let pod = pod.message.answers[0].data.to_string();
     assert!(pod.starts_with(&format!("tcp {POD}:")), "{pod}");
 
     let mut command = cluster.node().command("ip");
