@@ -39,8 +39,14 @@ fn dns(address: Ipv4Addr) -> SocketAddr {
 }
 
 fn ask(cluster: &Cluster, name: &str, record_type: RecordType, transport: Transport) -> Lookup {
-    let server = dns(KUBE_DNS_VIP);
-    lookup(cluster.pod(), server, name, record_type, transport).expect("an answer")
+    let answer = lookup(
+        cluster.pod(),
+        dns(KUBE_DNS_VIP),
+        name,
+        record_type,
+        transport,
+    );
+    answer.expect("an answer")
 }
 
 #[test]
@@ -125,9 +131,8 @@ fn notrack_rules_of_iptables_are_counted() {
     let rule = "-t raw -A OUTPUT -d 10.96.0.10 -p udp --dport 53 -j CT --notrack";
     let added = command.args(rule.split(' ')).status();
     assert!(added.expect("iptables").success());
-    let server = dns(KUBE_DNS_VIP);
     // Nobody listens there and nothing rewrites it any more: only the rule sees the query.
-    let send = || UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"?", server));
+    let send = || UdpSocket::bind("0.0.0.0:0")?.send_to(b"?", dns(KUBE_DNS_VIP));
     cluster.node().run(send).expect("entered").expect("sent");
     let found = notrack_rules(cluster.node()).expect("the rules");
     assert_eq!((found.rules, found.packets), (1, Some(1)));
@@ -296,8 +301,11 @@ fn held() {
         return;
     };
     let (options, _directory) = stand_in(&test, NOTRACK);
-    let hold = true;
-    run(Options { hold, ..options }).expect("a tour");
+    let hold = Options {
+        hold: true,
+        ..options
+    };
+    run(hold).expect("a tour");
 }
 
 /// Starts [`held`] and returns when it has printed what to type, with the prefix it uses.
@@ -311,8 +319,9 @@ fn hold(test: &str) -> (Child, String) {
         .expect("started");
     let output = BufReader::new(child.stdout.take().expect("piped"));
     let mut lines = output.lines().map(|line| line.expect("UTF-8"));
-    let hint = lines.find(|line| line.contains("dig @10.96.0.10"));
-    let hint = hint.expect("the lines that invite to try");
+    let hint = lines
+        .find(|line| line.contains("dig @10.96.0.10"))
+        .expect("an invitation");
     let pod = hint.split_whitespace().nth(3).expect("a namespace");
     let prefix = pod.strip_suffix("-pod").expect("the pod's").to_owned();
     // Read on, or the child's next line meets a closed pipe.

@@ -27,6 +27,9 @@ static MOUNTED_DIR: Mutex<bool> = Mutex::new(false);
 
 /// A network namespace that `ip netns exec NAME` can enter. Dropping it removes the name; the
 /// kernel ends the namespace with its last process and socket.
+///
+/// Like `ip netns add`, the first one makes `/run/netns` a shared mount. The process that did so
+/// undoes it with its last namespace, unless another process has names there by then.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
