@@ -39,14 +39,8 @@ fn dns(address: Ipv4Addr) -> SocketAddr {
 }
 
 fn ask(cluster: &Cluster, name: &str, record_type: RecordType, transport: Transport) -> Lookup {
-    let answer = lookup(
-        cluster.pod(),
-        dns(KUBE_DNS_VIP),
-        name,
-        record_type,
-        transport,
-    );
-    answer.expect("an answer")
+    let server = dns(KUBE_DNS_VIP);
+    lookup(cluster.pod(), server, name, record_type, transport).expect("an answer")
 }
 
 #[test]
@@ -185,14 +179,8 @@ fn what_a_killed_run_left_is_replaced() {
     assert_gone(&prefix);
 }
 
-/// Unbound on both addresses, with a cache and TCP towards kube-dns, in Doorstep's place.
-/// `rules` is what nft gets before it starts.
-fn stand_in(test: &str, rules: &str) -> (Options, tempfile::TempDir) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path();
-    let unbound = format!(
-        "server:
-  directory: \"{}\"
+const UNBOUND: &str = "server:
+  directory: \"\"
   username: \"\"
   chroot: \"\"
   interface: 169.254.20.10
@@ -202,10 +190,14 @@ fn stand_in(test: &str, rules: &str) -> (Options, tempfile::TempDir) {
 forward-zone:
   name: \"cluster.local\"
   forward-addr: 10.96.0.11
-",
-        path.display()
-    );
-    fs::write(path.join("unbound.conf"), unbound).expect("written");
+";
+
+/// Unbound on both addresses, with a cache and TCP towards kube-dns, in Doorstep's place.
+/// `rules` is what nft gets before it starts.
+fn stand_in(test: &str, rules: &str) -> (Options, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fs::write(path.join("unbound.conf"), UNBOUND).expect("written");
     fs::write(path.join("rules"), rules).expect("written");
     let script = "ip address add 169.254.20.10/32 dev lo && ip address add 10.96.0.10/32 dev lo && \
                   nft -f rules && exec unbound -ddpc unbound.conf";
@@ -301,11 +293,8 @@ fn held() {
         return;
     };
     let (options, _directory) = stand_in(&test, NOTRACK);
-    let hold = Options {
-        hold: true,
-        ..options
-    };
-    run(hold).expect("a tour");
+    let hold = true;
+    run(Options { hold, ..options }).expect("a tour");
 }
 
 /// Starts [`held`] and returns when it has printed what to type, with the prefix it uses.
@@ -319,9 +308,8 @@ fn hold(test: &str) -> (Child, String) {
         .expect("started");
     let output = BufReader::new(child.stdout.take().expect("piped"));
     let mut lines = output.lines().map(|line| line.expect("UTF-8"));
-    let hint = lines
-        .find(|line| line.contains("dig @10.96.0.10"))
-        .expect("an invitation");
+    let hint = lines.find(|line| line.contains("dig @10.96.0.10"));
+    let hint = hint.expect("the lines that invite to try");
     let pod = hint.split_whitespace().nth(3).expect("a namespace");
     let prefix = pod.strip_suffix("-pod").expect("the pod's").to_owned();
     // Read on, or the child's next line meets a closed pipe.
