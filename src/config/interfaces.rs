@@ -46,15 +46,21 @@ fn is_named(link: &LinkMessage, name: &str) -> bool {
 /// On a point-to-point link `Address` is the peer and `Local` ours; elsewhere they are equal, and
 /// IPv6 sends `Address` alone.
 fn own(message: &AddressMessage) -> Option<IpAddr> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let any = || {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
             _ => None,
-        })
+        });
+    let any = || {
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
     };
     local.or_else(any).filter(|address| match address {
         IpAddr::V4(_) => true,

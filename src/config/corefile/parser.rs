@@ -195,7 +195,11 @@ impl Parser<'_, '_> {
             lexemes.push(lexeme);
         }
         if depth > 0 && !self.cursor.stopped() {
-            self.error(defined_at, "this snippet is never closed", "add the closing }");
+            self.error(
+                defined_at,
+                "this snippet is never closed",
+                "add the closing }",
+            );
         }
         let snippet = Snippet {
             defined_at,
@@ -264,8 +268,9 @@ impl Parser<'_, '_> {
             return Ok(Vec::new());
         }
         let message = format!("there is neither a snippet nor a file `{text}` to import");
-        Err(Diagnostic::at(target.span, message)
-            .remedy("check the path, or write a pattern such as `dir/*.server`, which may match nothing"))
+        Err(Diagnostic::at(target.span, message).remedy(
+            "check the path, or write a pattern such as `dir/*.server`, which may match nothing",
+        ))
     }
 
     fn matching_files(&self, target: &Word, path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {

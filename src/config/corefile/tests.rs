@@ -64,7 +64,10 @@ fn errors_in(memory: &Memory, text: &str) -> Vec<String> {
 /// The tree on one line: `labels{ name args{...}; }`.
 fn shape(corefile: &Corefile) -> String {
     fn words(words: &[Word]) -> String {
-        let texts: Vec<String> = words.iter().map(|word| format!("<{}>", word.text)).collect();
+        let texts: Vec<String> = words
+            .iter()
+            .map(|word| format!("<{}>", word.text))
+            .collect();
         texts.concat()
     }
     fn lines(directives: &[Directive]) -> String {
@@ -177,17 +180,44 @@ fn mistakes_have_their_line() {
     memory.files.insert("/etc/a", "import b".into());
     memory.files.insert("/etc/b", "import a".into());
     for (text, expected) in [
-        ("}\n. {\n}", "Corefile:1 - Error during parsing: unexpected }"),
-        (". {\n errors\n", "Corefile:1 - Error during parsing: this { is never closed"),
-        (". {\n}\n{\n}", "Corefile:3 - Error during parsing: a server block without a zone"),
+        (
+            "}\n. {\n}",
+            "Corefile:1 - Error during parsing: unexpected }",
+        ),
+        (
+            ". {\n errors\n",
+            "Corefile:1 - Error during parsing: this { is never closed",
+        ),
+        (
+            ". {\n}\n{\n}",
+            "Corefile:3 - Error during parsing: a server block without a zone",
+        ),
         ("a,", "Corefile:1 - Error during parsing: a zone is due"),
-        (". {\n log \"x\n}", "Corefile:2 - Error during parsing: this quote is never"),
-        ("\nimport none", "Corefile:2 - Error during parsing: there is neither"),
+        (
+            ". {\n log \"x\n}",
+            "Corefile:2 - Error during parsing: this quote is never",
+        ),
+        (
+            "\nimport none",
+            "Corefile:2 - Error during parsing: there is neither",
+        ),
         ("import", "Corefile:1 - Error during parsing: import takes"),
-        ("import **/x", "Corefile:1 - Error during parsing: `**/x` is not"),
-        ("(s) {\n}\n(s) {\n}", "Corefile:3 - Error during parsing: snippet (s) is defined twice"),
-        ("(s) {\n import s\n}\n. {\n import s\n}", "Corefile:2 - Error during parsing: this import leads back"),
-        ("import a", "/etc/b:1 - Error during parsing: this import leads back"),
+        (
+            "import **/x",
+            "Corefile:1 - Error during parsing: `**/x` is not",
+        ),
+        (
+            "(s) {\n}\n(s) {\n}",
+            "Corefile:3 - Error during parsing: snippet (s) is defined twice",
+        ),
+        (
+            "(s) {\n import s\n}\n. {\n import s\n}",
+            "Corefile:2 - Error during parsing: this import leads back",
+        ),
+        (
+            "import a",
+            "/etc/b:1 - Error during parsing: this import leads back",
+        ),
     ] {
         let errors = errors_in(&memory, text);
         assert!(errors[0].starts_with(expected), "{text}: {errors:#?}");
@@ -199,7 +229,10 @@ fn growth_is_bounded() {
     let mut doubling = String::from("(s0) {\n x\n}\n");
     for level in 1..16 {
         let below = level - 1;
-        doubling += &format!("(s{level}) {{\n{}}}\n", format!(" import s{below}\n").repeat(4));
+        doubling += &format!(
+            "(s{level}) {{\n{}}}\n",
+            format!(" import s{below}\n").repeat(4)
+        );
     }
     let words = format!("{doubling}. {{\n import s15\n}}\n");
     let bytes = format!(
