@@ -1,5 +1,259 @@
 //! The node's state: the link with its addresses, and the netfilter rules.
+//!
+//! | file | what |
+//! |---|---|
+//! | `link` | the link and its addresses |
+//! | `rules` | the rules as typed values, node-cache's order and comments |
+//! | `nftables` | the rules in a table that dies with its owner |
+//! | `iptables` | the rules as node-cache writes them |
+//! | `detect` | which of the two |
+//! | `reconcile` | the thread that compares and repairs; `monitor` wakes it |
+//! | `capability` | what this process may do at all |
+//! | `netlink`, `command` | how the kernel and the iptables tools are talked to |
+//!
+//! Everything blocks; nothing here knows a DNS message.
 
+mod capability;
+mod command;
 mod config;
+pub mod detect;
+mod error;
+pub mod iptables;
+pub mod link;
+mod monitor;
+pub mod netlink;
+pub mod nftables;
+mod reconcile;
+pub mod rules;
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+pub use capability::{consequence as capability_consequence, missing as missing_capabilities};
 pub use config::{Backend, Config};
+pub use error::Error;
+pub use reconcile::{Drift, Event, Reconciler, SpawnError, Trigger};
+
+use link::Link;
+use monitor::Scope;
+use nftables::{Ownership, Table};
+use rules::RuleSet;
+
+/// The node's state as this process wants it, and the means to get there.
+///
+/// Dropping it leaves the link and iptables rules; an owned nftables table goes with it.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    rules: RuleSet,
+    link: Link,
+    backend: Option<Backend>,
+    table: Option<Table>,
+    ownership: Ownership,
+    link_wanted: bool,
+    rules_wanted: bool,
+}
+
+impl Node {
+    /// The state that `config` asks for; nothing is read or done yet.
+    pub fn new(config: Config) -> Node {
+        Node {
+            rules: RuleSet::new(&config),
+            link: Link::new(&config.interface, &config.local_ips),
+            backend: None,
+            table: None,
+            ownership: Ownership::Owned,
+            link_wanted: false,
+            rules_wanted: false,
+            config,
+        }
+    }
+
+    /// Makes no use of the kernel's owner flag: an nftables table then outlives this process.
+    pub fn without_owner_flag(mut self) -> Node {
+        self.ownership = Ownership::Plain;
+        self
+    }
+
+    /// Takes over the nftables table of a predecessor, by the socket that owns it.
+    pub fn adopt_lease(&mut self, socket: OwnedFd) -> Result<(), Error> {
+        self.table = Some(Table::adopt(socket).map_err(Error::Nftables)?);
+        self.backend = Some(Backend::Nftables);
+        Ok(())
+    }
+
+    /// The socket that owns the nftables table, once rules were installed that way: whoever holds
+    /// a descriptor of it keeps the table alive.
+    pub fn lease(&self) -> Option<BorrowedFd<'_>> {
+        self.table.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Who carries the rules; `None` before they were first installed.
+    pub fn backend(&self) -> Option<Backend> {
+        self.backend
+    }
+
+    /// Makes the link and its addresses, and from now on keeps them. Without `-setupinterface`
+    /// nothing happens.
+    ///
+    /// An error leaves what could be done done, and the rest to [`Node::reconcile`].
+    pub fn ensure_link(&mut self) -> Result<link::Changes, Error> {
+        if !self.config.setup_interface {
+            return Ok(link::Changes::default());
+        }
+        self.link_wanted = true;
+        self.link.ensure()
+    }
+
+    /// Installs the rules that are missing and from now on keeps them. Returns how many were missing.
+    /// Without `-setupiptables` nothing happens.
+    ///
+    /// The first time, the backend is chosen, and what another backend left goes once ours are in.
+    pub fn install_rules(&mut self) -> Result<usize, Error> {
+        if !self.config.setup_rules {
+            return Ok(0);
+        }
+        self.rules_wanted = true;
+        if self.backend.is_some() {
+            return self.write_rules();
+        }
+        let facts = detect::gather(&self.config);
+        let choice = detect::choose(self.config.backend, &facts);
+        info!(
+            backend = ?choice.backend,
+            kube_proxy = facts.kube_proxy.unwrap_or("unseen"),
+            "rules go through this backend: {}",
+            choice.reason
+        );
+        self.backend = Some(choice.backend);
+        let installed = self.write_rules()?;
+        match choice.backend {
+            Backend::Nftables => {
+                // Left in place they would outlive us, and be a black hole then.
+                for family in facts.leftovers {
+                    if let Err(e) = iptables::remove_commented(family) {
+                        warn!("leftover node-cache rules stay: {e}");
+                    }
+                }
+            }
+            Backend::Iptables => {
+                let removed = Table::open(Ownership::Plain).and_then(|mut table| table.remove());
+                match removed {
+                    Ok(true) => info!("leftover table inet {} removed", nftables::TABLE),
+                    Ok(false) => {}
+                    Err(e) => warn!("a leftover nftables table may stay: {e}"),
+                }
+            }
+        }
+        Ok(installed)
+    }
+
+    /// Removes the rules and no longer keeps them. Returns whether there were any.
+    pub fn remove_rules(&mut self) -> Result<bool, Error> {
+        self.rules_wanted = false;
+        match (self.backend, &mut self.table) {
+            (Some(Backend::Nftables), Some(table)) => table.remove().map_err(Error::Nftables),
+            (Some(Backend::Iptables), _) => iptables::remove(&self.rules)
+                .map(|count| count > 0)
+                .map_err(Error::Iptables),
+            _ => Ok(false),
+        }
+    }
+
+    /// Deletes the link and no longer keeps it. Returns whether it was there.
+    pub fn remove_link(&mut self) -> Result<bool, Error> {
+        self.link_wanted = false;
+        if !self.config.setup_interface {
+            return Ok(false);
+        }
+        self.link.remove()
+    }
+
+    /// Compares what was set up and not removed since with what is there, and repairs it.
+    pub fn reconcile(&mut self) -> Drift {
+        let mut drift = Drift::default();
+        if self.link_wanted {
+            match self.link.ensure() {
+                Ok(changes) => {
+                    drift.links = usize::from(changes.created);
+                    drift.addresses = changes.added + changes.removed;
+                }
+                Err(e) => drift.errors.push(e),
+            }
+        }
+        if self.rules_wanted {
+            match self.install_rules() {
+                Ok(repaired) => drift.rules = repaired,
+                Err(e) => drift.errors.push(e),
+            }
+        }
+        drift
+    }
+
+    /// Removes the rules, then the link: an address must not go while a rule still sends it packets
+    /// past DNAT. Goes on after failures and returns them all.
+    pub fn teardown(&mut self) -> Vec<Error> {
+        let rules = self.remove_rules().err();
+        let link = self.remove_link().err();
+        rules.into_iter().chain(link).collect()
+    }
+
+    fn write_rules(&mut self) -> Result<usize, Error> {
+        match self.backend {
+            Some(Backend::Iptables) => Ok(iptables::install(&self.rules)?),
+            _ => {
+                let table = match &mut self.table {
+                    Some(table) => table,
+                    none => {
+                        let opened = Table::open(self.ownership).map_err(Error::Nftables)?;
+                        none.insert(opened)
+                    }
+                };
+                table.install(&self.rules).map_err(Error::Nftables)
+            }
+        }
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope {
+            link: self.link.name(),
+            index: self.link.index(),
+            backend: self.backend,
+        }
+    }
+}
+
+/// Removes whatever Doorstep or node-cache may have left on the node, whoever set it up: rules of
+/// both backends, by shape and by node-cache's comment, then the link. Goes on after failures and
+/// returns them all.
+///
+/// What `config` says not to set up is not torn down either.
+pub fn teardown(config: &Config) -> Vec<Error> {
+    let mut errors = Vec::new();
+    if config.setup_rules {
+        match Table::open(Ownership::Plain).and_then(|mut table| table.delete()) {
+            Ok(_) => {}
+            // A kernel without nftables holds no table of ours.
+            Err(netlink::Error::Socket { errno, .. }) if errno == Errno::PROTONOSUPPORT => {}
+            Err(e) => errors.push(Error::Nftables(e)),
+        }
+        let shaped = iptables::remove(&RuleSet::new(config)).map(|_| ());
+        let commented =
+            iptables::Family::BOTH.map(|family| iptables::remove_commented(family).map(|_| ()));
+        for outcome in std::iter::once(shaped).chain(commented) {
+            match outcome {
+                // Nobody can have written rules without the tool.
+                Ok(()) | Err(iptables::Error::Missing { .. }) => {}
+                Err(e) => errors.push(Error::Iptables(e)),
+            }
+        }
+    }
+    if config.setup_interface
+        && let Err(e) = Link::new(&config.interface, &config.local_ips).remove()
+    {
+        errors.push(e);
+    }
+    errors
+}

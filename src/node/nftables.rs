@@ -1,0 +1,346 @@
+//! The rules in a table of our own, `inet nodelocaldns`, that dies with its owner.
+//!
+//! A table with the owner flag belongs to a netlink *socket*: nobody else can change it (`nft flush
+//! ruleset` passes it by), and when the last descriptor of that socket is closed, by whatever kind
+//! of death, the kernel removes it. Hence no rules without a process behind them, and a successor
+//! that is handed the descriptor keeps them without a gap.
+//!
+//! An `accept` here ends the walk through this table's chain alone: a drop in another table, or in
+//! iptables, still stands. Hosts whose firewall drops by default need the iptables backend.
+
+mod expression;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
+    RuleMessage, TableAttribute, TableFlags, TableMessage,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use super::netlink::{Connection, Error};
+use super::rules::{Chain, Rule, RuleSet, Table as RuleTable};
+use expression::{Step, from_kernel, steps, to_kernel};
+
+/// The table's name; its family is `inet`.
+pub const TABLE: &str = "nodelocaldns";
+
+/// NF_IP_PRI_RAW: before conntrack at -200.
+const PRIORITY_RAW: i32 = -300;
+/// NF_IP_PRI_FILTER.
+const PRIORITY_FILTER: i32 = 0;
+const POLICY_ACCEPT: u32 = 1;
+/// `NFTNL_UDATA_RULE_COMMENT`: the type that `nft` reads as a rule's comment.
+const USERDATA_COMMENT: u8 = 0;
+
+/// Whether the kernel ties the table's life to our socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// It does (Linux 5.12 and later).
+    Owned,
+    /// It does not: the table stays until somebody removes it.
+    Plain,
+}
+
+/// The table, or rather the socket that owns it.
+#[derive(Debug)]
+pub struct Table {
+    connection: Connection,
+    ownership: Ownership,
+}
+
+/// A table as the kernel shows it.
+struct Listing {
+    owner: Option<u32>,
+    dormant: bool,
+    rules: Vec<ListedRule>,
+}
+
+/// What of a rule is compared: chain, comment, steps (`None`: not one of ours).
+type ListedRule = (String, Option<String>, Option<Vec<Step>>);
+
+impl AsFd for Table {
+    /// The socket whose closing ends the table.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl Table {
+    /// Opens a socket that may own a table; none is made yet. `Owned` gives way to `Plain` on a
+    /// kernel that has no owner flag.
+    pub fn open(ownership: Ownership) -> Result<Table, Error> {
+        Connection::netfilter().map(|connection| Table {
+            connection,
+            ownership,
+        })
+    }
+
+    /// Takes over the socket of another process, and with it the table.
+    pub fn adopt(socket: OwnedFd) -> Result<Table, Error> {
+        Connection::adopt(socket).map(|connection| Table {
+            connection,
+            ownership: Ownership::Owned,
+        })
+    }
+
+    /// Whether the kernel ties the table to this socket.
+    pub fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// Makes the table hold exactly `rules`, in one transaction. Returns how many were missing,
+    /// or too many; 0: nothing was touched.
+    ///
+    /// A table with these very rules that another process owns is left to it. Replacing anything
+    /// else that another process owns fails with `EPERM`.
+    pub fn install(&mut self, rules: &RuleSet) -> Result<usize, Error> {
+        let present = self.list()?;
+        let differences = match &present {
+            Some(listing) => differences(listing, rules),
+            None => rules.rules().len(),
+        };
+        let leased = match &present {
+            Some(listing) => listing.owner.is_some() || self.ownership == Ownership::Plain,
+            None => false,
+        };
+        if differences == 0 && leased {
+            return Ok(0);
+        }
+        let mut outcome = self.replace(present.is_some(), rules);
+        if self.ownership == Ownership::Owned
+            && let Err(e) = &outcome
+            && matches!(e.refusal(), Some(Errno::OPNOTSUPP | Errno::INVAL))
+        {
+            self.ownership = Ownership::Plain;
+            outcome = self.replace(present.is_some(), rules);
+            if outcome.is_ok() {
+                warn!(
+                    "this kernel has no owner flag for tables: after a crash the rules stay until \
+                     the next start or `doorstep teardown`"
+                );
+            }
+        }
+        outcome.map(|()| differences.max(1))
+    }
+
+    /// Removes the table. Returns whether there was one; one that another process owns is not ours
+    /// to remove and counts as none.
+    pub fn remove(&mut self) -> Result<bool, Error> {
+        let Some(listing) = self.list()? else {
+            return Ok(false);
+        };
+        if listing
+            .owner
+            .is_some_and(|owner| !matches!(self.connection.port(), Ok(port) if port == owner))
+        {
+            info!("table inet {TABLE} belongs to another process, left alone");
+            return Ok(false);
+        }
+        self.delete()
+    }
+
+    /// Removes the table; fails with `EPERM` if another process owns it.
+    pub(super) fn delete(&mut self) -> Result<bool, Error> {
+        let operation = format!("delete table inet {TABLE}");
+        let deletion = NfTablesMessage::DeleteTable(table_message(TableFlags::empty()));
+        match self
+            .connection
+            .transaction(&operation, vec![(inet(deletion), 0)])
+        {
+            Ok(()) => Ok(true),
+            Err(e) if e.refusal() == Some(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The names of all tables of all families.
+    pub fn names(&mut self) -> Result<Vec<String>, Error> {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+        let attributes = Vec::new();
+        let request = NfTablesMessage::GetTable(TableMessage { attributes });
+        let tables = self
+            .connection
+            .dump("list tables", NetfilterMessage::new(header, request))?;
+        let name = |message: NetfilterMessage| match message.inner {
+            NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => {
+                table.attributes.into_iter().find_map(|a| match a {
+                    TableAttribute::Name(name) => Some(name),
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        Ok(tables.into_iter().filter_map(name).collect())
+    }
+
+    /// Deletes the table if it is there and makes it anew, in one transaction.
+    fn replace(&mut self, present: bool, rules: &RuleSet) -> Result<(), Error> {
+        let flags = match self.ownership {
+            Ownership::Owned => TableFlags::Owner,
+            Ownership::Plain => TableFlags::empty(),
+        };
+        let mut batch = Vec::new();
+        if present {
+            let deletion = NfTablesMessage::DeleteTable(table_message(TableFlags::empty()));
+            batch.push((inet(deletion), 0));
+        }
+        let creation = NfTablesMessage::NewTable(table_message(flags));
+        batch.push((inet(creation), NLM_F_CREATE));
+        for chain in base_chains() {
+            batch.push((inet(NfTablesMessage::NewChain(chain)), NLM_F_CREATE));
+        }
+        for rule in rules.rules() {
+            let message = NfTablesMessage::NewRule(rule_message(rule));
+            batch.push((inet(message), NLM_F_CREATE | NLM_F_APPEND));
+        }
+        let operation = format!("write table inet {TABLE}");
+        self.connection.transaction(&operation, batch)
+    }
+
+    fn list(&mut self) -> Result<Option<Listing>, Error> {
+        let operation = format!("read table inet {TABLE}");
+        let request = NfTablesMessage::GetTable(table_message(TableFlags::empty()));
+        let answer = match self.connection.request(&operation, inet(request), 0) {
+            Ok(answer) => answer,
+            Err(e) if e.refusal() == Some(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let mut listing = Listing {
+            owner: None,
+            dormant: false,
+            rules: Vec::new(),
+        };
+        for message in answer {
+            let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner
+            else {
+                continue;
+            };
+            for attribute in table.attributes {
+                match attribute {
+                    TableAttribute::Owner(port) => listing.owner = Some(port),
+                    TableAttribute::Flags(flags) => {
+                        listing.dormant = flags.contains(TableFlags::Dormant);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let attributes = vec![RuleAttribute::Table(TABLE.into())];
+        let request = NfTablesMessage::GetRule(RuleMessage { attributes });
+        let rules = self.connection.dump(&operation, inet(request))?;
+        listing.rules = rules.into_iter().filter_map(listed_rule).collect();
+        Ok(Some(listing))
+    }
+}
+
+/// How many rules are missing, plus how many are there that are not wanted.
+fn differences(listing: &Listing, rules: &RuleSet) -> usize {
+    let wanted: Vec<ListedRule> = rules
+        .rules()
+        .iter()
+        .map(|rule| {
+            let comment = rule.comment().to_owned();
+            (
+                chain_name(rule.table, rule.chain),
+                Some(comment),
+                Some(steps(rule)),
+            )
+        })
+        .collect();
+    let missing = wanted
+        .iter()
+        .filter(|rule| !listing.rules.contains(rule))
+        .count();
+    let surplus = listing.rules.len().saturating_sub(wanted.len() - missing);
+    missing + surplus + usize::from(listing.dormant)
+}
+
+fn inet(message: NfTablesMessage) -> NetfilterMessage {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
+    NetfilterMessage::new(header, message)
+}
+
+fn table_message(flags: TableFlags) -> TableMessage {
+    let mut attributes = vec![TableAttribute::Name(TABLE.into())];
+    if !flags.is_empty() {
+        attributes.push(TableAttribute::Flags(flags));
+    }
+    TableMessage { attributes }
+}
+
+/// Named after the iptables table and chain whose place each takes.
+fn chain_name(table: RuleTable, chain: Chain) -> String {
+    format!("{}_{}", table.iptables(), chain.iptables().to_lowercase())
+}
+
+fn base_chains() -> [ChainMessage; 4] {
+    use InetHookNumber::{LocalIn, LocalOut, PreRouting};
+    let base = |table, chain, hook: InetHookNumber, priority: i32| ChainMessage {
+        attributes: vec![
+            ChainAttribute::Table(TABLE.into()),
+            ChainAttribute::Name(chain_name(table, chain)),
+            ChainAttribute::Hook(vec![
+                Hook::Number(hook.into()),
+                Hook::Priority(priority.cast_unsigned()),
+            ]),
+            ChainAttribute::Policy(POLICY_ACCEPT),
+            ChainAttribute::Type("filter".into()),
+        ],
+    };
+    [
+        base(RuleTable::Raw, Chain::Prerouting, PreRouting, PRIORITY_RAW),
+        base(RuleTable::Raw, Chain::Output, LocalOut, PRIORITY_RAW),
+        base(RuleTable::Filter, Chain::Input, LocalIn, PRIORITY_FILTER),
+        base(RuleTable::Filter, Chain::Output, LocalOut, PRIORITY_FILTER),
+    ]
+}
+
+fn rule_message(rule: &Rule) -> RuleMessage {
+    RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(TABLE.into()),
+            RuleAttribute::Chain(chain_name(rule.table, rule.chain)),
+            RuleAttribute::Expressions(steps(rule).iter().map(to_kernel).collect()),
+            RuleAttribute::UserData(comment_userdata(rule.comment())),
+        ],
+    }
+}
+
+/// `nft`'s own encoding: type, length, text with its NUL.
+fn comment_userdata(comment: &'static str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
+    let mut bytes = vec![USERDATA_COMMENT, length];
+    bytes.extend_from_slice(comment.as_bytes());
+    bytes.push(0);
+    bytes
+}
+
+fn listed_rule(message: NetfilterMessage) -> Option<ListedRule> {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else {
+        return None;
+    };
+    let (mut table, mut chain, mut comment, mut steps) = (None, None, None, None);
+    for attribute in rule.attributes {
+        match attribute {
+            RuleAttribute::Table(name) => table = Some(name),
+            RuleAttribute::Chain(name) => chain = Some(name),
+            RuleAttribute::Expressions(list) => steps = from_kernel(&list),
+            RuleAttribute::UserData(bytes) => comment = comment_of(&bytes),
+            _ => {}
+        }
+    }
+    // Kernels before 4.13 do not filter the dump by table.
+    (table.as_deref() == Some(TABLE)).then_some((chain?, comment, steps))
+}
+
+fn comment_of(userdata: &[u8]) -> Option<String> {
+    let (&[kind, length], text) = userdata.split_first_chunk()?;
+    let text = text.get(..usize::from(length).checked_sub(1)?)?;
+    (kind == USERDATA_COMMENT).then(|| String::from_utf8_lossy(text).into_owned())
+}
