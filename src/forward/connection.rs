@@ -355,7 +355,7 @@ impl<S: Stream> Driver<S> {
             }
             let now = Instant::now();
             let mut state = self.connection.state.borrow_mut();
-            while let Some(frame) = self.reader.next().map_err(|_| Reason::Garbage)? {
+            while let Some(frame) = self.reader.take().map_err(|_| Reason::Garbage)? {
                 state.deliver(frame, now)?;
             }
         }

@@ -49,7 +49,7 @@ impl FrameReader {
 
     /// Reads once. Ready with the number of octets, 0 at the end of the stream.
     ///
-    /// All frames must have been taken from [`next`](FrameReader::next) before.
+    /// All frames must have been taken from [`take`](FrameReader::take) before.
     pub fn poll_fill<S>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<usize>>
     where
         S: AsyncRead + Unpin,
@@ -64,7 +64,7 @@ impl FrameReader {
     }
 
     /// The next complete message, or `None` if more octets are needed.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, BadFrame> {
+    pub fn take(&mut self) -> Result<Option<&[u8]>, BadFrame> {
         let rest = &self.buffer[self.start..];
         let Some((length, rest)) = rest.split_first_chunk() else {
             return Ok(None);
@@ -157,9 +157,9 @@ mod tests {
         let mut reader = FrameReader::default();
         fill(&mut reader, &mut near).await;
         for message in &messages {
-            assert_eq!(reader.next().unwrap().unwrap(), &message[..]);
+            assert_eq!(reader.take().unwrap().unwrap(), &message[..]);
         }
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.take().unwrap(), None);
     }
 
     #[tokio::test]
@@ -171,7 +171,7 @@ mod tests {
         let mut reader = FrameReader::default();
         let mut seen = Vec::new();
         while fill(&mut reader, &mut near).await > 0 {
-            while let Some(message) = reader.next().unwrap() {
+            while let Some(message) = reader.take().unwrap() {
                 seen.push(message.to_vec());
             }
         }
@@ -186,7 +186,7 @@ mod tests {
             far.write_all(&framed(&vec![0; length])).await.unwrap();
             let mut reader = FrameReader::default();
             fill(&mut reader, &mut near).await;
-            assert_eq!(reader.next(), Err(BadFrame(length)));
+            assert_eq!(reader.take(), Err(BadFrame(length)));
         }
     }
 

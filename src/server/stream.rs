@@ -141,7 +141,7 @@ impl Streams {
         let mut responder = Responder::default();
         let mut deadline = Instant::now() + self.timeouts.read;
         loop {
-            while let Some(packet) = match frames.next() {
+            while let Some(packet) = match frames.take() {
                 Ok(packet) => packet,
                 Err(_) => return,
             } {
