@@ -101,11 +101,28 @@ pub struct Misses {
     inflight: Inflight,
     clients: Clients,
     waiting: Rc<Waiting>,
-    upstreams: RefCell<HashMap<BlockId, Rc<dyn Resolve>>>,
+    upstreams: RefCell<Upstreams>,
     clock: Clock,
     refused_total: Arc<Counter>,
     refused_share: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
+}
+
+/// The upstreams of this configuration's blocks, and of the one before.
+#[derive(Default)]
+struct Upstreams {
+    current: HashMap<BlockId, Rc<dyn Resolve>>,
+    previous: HashMap<BlockId, Rc<dyn Resolve>>,
+}
+
+impl Upstreams {
+    fn succeed(&mut self, upstreams: HashMap<BlockId, Rc<dyn Resolve>>) {
+        self.previous = std::mem::replace(&mut self.current, upstreams);
+    }
+
+    fn get(&self, block: BlockId) -> Option<Rc<dyn Resolve>> {
+        self.current.get(&block).or_else(|| self.previous.get(&block)).cloned()
+    }
 }
 
 /// What came of a flight.
@@ -144,9 +161,10 @@ impl Misses {
         })
     }
 
-    /// Names the upstreams of each block. Flights that are up keep theirs.
+    /// Names the upstreams of each block. Those named before stay known until the next call, for
+    /// misses that were on their way while the blocks changed.
     pub fn set_upstreams(&self, upstreams: HashMap<BlockId, Rc<dyn Resolve>>) {
-        *self.upstreams.borrow_mut() = upstreams;
+        self.upstreams.borrow_mut().succeed(upstreams);
     }
 
     /// Queries that wait now.
@@ -303,7 +321,7 @@ struct Ask {
 
 impl Flight {
     async fn fly(mut self, block: Arc<Block>, ask: Ask) {
-        let upstream = self.misses.upstreams.borrow().get(&block.id).cloned();
+        let upstream = self.misses.upstreams.borrow().get(block.id);
         let result = match upstream {
             Some(upstream) => upstream.resolve(&ask.message, ask.key.name(), ask.transport).await,
             None => Err(ForwardError::NotForwarded),

@@ -1,0 +1,127 @@
+//! The node's state while the worker serves: link before, rules once it answers, both watched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::{Counter, Registry, names};
+use crate::node::{self, Config, Event, Node, Reconciler};
+
+/// Link and rules of this process.
+pub struct Host {
+    registry: Registry,
+    interval: Duration,
+    keep: bool,
+    state: State,
+}
+
+enum State {
+    Idle(Node),
+    Watched(Reconciler),
+    Gone,
+}
+
+impl Host {
+    /// Wants what `config` says; `keep`: leave it at the end (`-skipteardown`).
+    pub fn new(config: Config, keep: bool, registry: &Registry) -> Host {
+        say_what_is_missing(&config);
+        let interval = config.sync_interval;
+        let node = Node::new(config);
+        // With the owner flag the kernel would take the rules away when this process ends.
+        let node = if keep { node.without_owner_flag() } else { node };
+        Host { registry: registry.clone(), interval, keep, state: State::Idle(node) }
+    }
+
+    /// Makes the link and its addresses. A failure is logged and counted; the watch will try again.
+    pub fn ensure_link(&mut self) {
+        if let State::Idle(node) = &mut self.state
+            && let Err(error) = node.ensure_link()
+        {
+            report(&self.registry, &error);
+        }
+    }
+
+    /// Installs the rules and begins to watch. Only to be called once the worker answers.
+    pub fn intercept(&mut self) {
+        let State::Idle(mut node) = std::mem::replace(&mut self.state, State::Gone) else {
+            return;
+        };
+        match node.install_rules() {
+            Ok(_) => {
+                if let Some(backend) = node.backend() {
+                    tracing::info!("rules are in place through {backend:?}");
+                }
+            }
+            Err(error) => report(&self.registry, &error),
+        }
+        let registry = self.registry.clone();
+        let repairs = |kind| registry.counter(&names::DRIFT_REPAIRS, [kind]);
+        let counters = [repairs("link"), repairs("address"), repairs("rule")];
+        let on_event = move |event| note(&registry, &counters, &event);
+        self.state = match Reconciler::spawn(node, self.interval, on_event) {
+            Ok(reconciler) => State::Watched(reconciler),
+            Err(error) => {
+                tracing::error!("{error}; link and rules are not watched");
+                State::Idle(*error.node)
+            }
+        };
+    }
+
+    /// Takes the rules away, so that kube-proxy's path serves again, while everything still answers.
+    pub fn release(&mut self) {
+        let mut node = match std::mem::replace(&mut self.state, State::Gone) {
+            // Joined first: a repair in progress would put the rules back.
+            State::Watched(reconciler) => reconciler.stop(),
+            State::Idle(node) => node,
+            State::Gone => return,
+        };
+        if !self.keep
+            && let Err(error) = node.remove_rules()
+        {
+            report(&self.registry, &error);
+        }
+        self.state = State::Idle(node);
+    }
+
+    /// Takes the link away. Call [`Host::release`] first.
+    pub fn remove_link(mut self) {
+        let State::Idle(mut node) = std::mem::replace(&mut self.state, State::Gone) else {
+            return;
+        };
+        if !self.keep
+            && let Err(error) = node.remove_link()
+        {
+            report(&self.registry, &error);
+        }
+    }
+}
+
+/// Without a capability things go on as far as they can, and it is said how far.
+fn say_what_is_missing(config: &Config) {
+    if !config.setup_interface && !config.setup_rules {
+        return;
+    }
+    for capability in node::missing_capabilities() {
+        tracing::warn!("{capability} is missing: {}", node::capability_consequence(capability));
+    }
+}
+
+fn note(registry: &Registry, counters: &[Arc<Counter>; 3], event: &Event) {
+    let drift = &event.drift;
+    for (counter, repairs) in counters.iter().zip([drift.links, drift.addresses, drift.rules]) {
+        counter.add(repairs as u64);
+    }
+    if drift.repairs() > 0 {
+        tracing::warn!(
+            "somebody changed the node's state; restored {} link, {} addresses, {} rules",
+            drift.links,
+            drift.addresses,
+            drift.rules
+        );
+    }
+    drift.errors.iter().for_each(|error| report(registry, error));
+}
+
+fn report(registry: &Registry, error: &node::Error) {
+    registry.counter(&names::SETUP_ERRORS, [error.error_type()]).inc();
+    tracing::error!("node: {error}");
+}

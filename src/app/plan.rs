@@ -1,0 +1,228 @@
+//! A configuration, made into what serves it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use crate::cache::{Cache, Store};
+use crate::config::Config;
+use crate::forward::{self, Chain};
+use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
+use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
+use crate::server::{self, ErrorLog, QueryLogger, Resolve, Timeouts, probe_name};
+use crate::sockets::{Listen, Role};
+use crate::wire::Name;
+
+/// The writer under which the thread of misses and TCP counts.
+pub const MISS_WRITER: &str = "misses";
+
+/// What serves one configuration.
+pub struct Plan {
+    blocks: Vec<PlannedBlock>,
+    /// Time-outs of TCP connections.
+    pub timeouts: Timeouts,
+    udp_threads: usize,
+    _gauges: Vec<Registration>,
+}
+
+struct PlannedBlock {
+    config: server::Block,
+    block: Arc<Block>,
+    chain: Rc<Chain>,
+}
+
+/// A loop probe to be sent.
+pub struct Probe {
+    /// The block that watches for it.
+    pub block: Arc<Block>,
+    /// The zone it is about.
+    pub zone: Name,
+    /// Where to send it.
+    pub address: SocketAddr,
+}
+
+impl Plan {
+    /// Builds what serves `config`. Caches whose block kept its zones and cache directive, and
+    /// upstreams whose directives did not change, are those of the `previous` plan.
+    pub fn new(
+        config: &Config,
+        previous: Option<&Plan>,
+        registry: &Registry,
+        upstream_metrics: &Rc<dyn forward::Metrics>,
+    ) -> Result<Plan, forward::Error> {
+        let first_id = previous.and_then(Plan::last_id).map_or(0, |id| id + 1);
+        let mut blocks = Vec::new();
+        for (id, block) in (first_id..).zip(&config.server.blocks) {
+            let old = previous.and_then(|plan| plan.blocks.iter().find(|old| old.config.zones == block.zones));
+            let chain = match old.filter(|old| old.config.forwards == block.forwards) {
+                Some(old) => old.chain.clone(),
+                None => Rc::new(Chain::new(&block.forwards, upstream_metrics.clone())?),
+            };
+            let runtime = Arc::new(new_block(BlockId(id), block, old));
+            blocks.push(PlannedBlock { config: block.clone(), block: runtime, chain });
+        }
+        let gauges = show(&blocks, registry);
+        Ok(Plan {
+            blocks,
+            timeouts: config.server.timeouts,
+            udp_threads: config.server.udp_threads.max(1),
+            _gauges: gauges,
+        })
+    }
+
+    fn last_id(&self) -> Option<u64> {
+        self.blocks.last().map(|planned| planned.block.id.0)
+    }
+
+    /// Every address DNS is served on.
+    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
+        let zones = self.blocks.iter().flat_map(|planned| &planned.config.zones);
+        zones.flat_map(|(_, addresses)| addresses).copied().filter(is_supported).collect()
+    }
+
+    /// The DNS sockets to have.
+    pub fn listens(&self) -> Vec<Listen> {
+        let listen = |role, address, index| Listen { role, address, index };
+        self.addresses()
+            .into_iter()
+            .flat_map(|address| {
+                let udp = (0..self.udp_threads).map(move |index| listen(Role::DnsUdp, address, index));
+                udp.chain([listen(Role::DnsTcp, address, 0)])
+            })
+            .collect()
+    }
+
+    /// The zones on `address`, counted by `writer`.
+    pub fn zones(&self, address: SocketAddr, writer: &str, registry: &Registry) -> Zones {
+        let server = server_label(address);
+        let mut zones = Vec::new();
+        let mut any_class = false;
+        for planned in &self.blocks {
+            for (origin, addresses) in &planned.config.zones {
+                if !addresses.contains(&address) {
+                    continue;
+                }
+                any_class |= !planned.config.forwards.is_empty();
+                let shard = |writer| planned.shard(&server, origin, writer, registry);
+                zones.push(Arc::new(Zone {
+                    origin: origin.clone(),
+                    block: planned.block.clone(),
+                    shard: shard(writer),
+                    miss_shard: shard(MISS_WRITER),
+                }));
+            }
+        }
+        let dropped = ZoneLabels { server, zone: "dropped".into(), cache_zones: String::new() };
+        Zones::new(zones, registry.zone_shard(writer, &dropped), any_class)
+    }
+
+    /// The upstreams of each block.
+    pub fn upstreams(&self) -> HashMap<BlockId, Rc<dyn Resolve>> {
+        let upstream = |planned: &PlannedBlock| (planned.block.id, planned.chain.clone() as Rc<dyn Resolve>);
+        self.blocks.iter().map(upstream).collect()
+    }
+
+    /// The loop probes to send, one for each block that wants to know.
+    pub fn probes(&self) -> Vec<Probe> {
+        let probe = |planned: &PlannedBlock| {
+            planned.block.loops.as_ref()?;
+            let (zone, addresses) = planned.config.zones.first()?;
+            let address = *addresses.iter().find(|address| is_supported(address))?;
+            Some(Probe { block: planned.block.clone(), zone: zone.clone(), address })
+        };
+        self.blocks.iter().filter_map(probe).collect()
+    }
+
+    /// Writes out what `errors` still holds back.
+    pub fn flush_errors(&self) {
+        self.blocks.iter().filter_map(|planned| planned.block.errors.as_ref()).for_each(ErrorLog::flush_all);
+    }
+}
+
+impl PlannedBlock {
+    fn shard(&self, server: &str, origin: &Name, writer: &str, registry: &Registry) -> Arc<ZoneShard> {
+        if !self.config.metrics {
+            return ZoneShard::detached();
+        }
+        let labels = ZoneLabels {
+            server: server.to_owned(),
+            zone: origin.to_string(),
+            cache_zones: cache_zones(&self.config),
+        };
+        registry.zone_shard(writer, &labels)
+    }
+}
+
+fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) -> Block {
+    let old_cache = old.and_then(|old| old.block.cache.clone());
+    let cache = config.cache.as_ref().map(|wanted| match old_cache {
+        Some(cache) if cache.config() == wanted => cache,
+        _ => Arc::new(Cache::new(wanted.clone())),
+    });
+    let probe = config.zones.first().filter(|_| config.detect_loops);
+    let probe = probe.and_then(|(zone, _)| probe_name(zone, crate::clock::nanoseconds() ^ id.0 << 48));
+    Block {
+        id,
+        cache,
+        bufsize: config.bufsize,
+        log: QueryLogger::new(&config.log),
+        errors: config.errors.as_ref().map(ErrorLog::new),
+        loops: probe.map(|probe| LoopGuard { probe, seen: AtomicU32::new(0), looping: AtomicBool::new(false) }),
+        empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
+    }
+}
+
+/// Gauges that describe `blocks`.
+fn show(blocks: &[PlannedBlock], registry: &Registry) -> Vec<Registration> {
+    registry.clear(&names::PLUGIN_ENABLED);
+    let mut gauges = Vec::new();
+    for planned in blocks.iter().filter(|planned| planned.config.metrics) {
+        let mut servers = BTreeSet::new();
+        for (zone, addresses) in &planned.config.zones {
+            for server in addresses.iter().map(|address| server_label(*address)) {
+                for plugin in &planned.config.plugins {
+                    let labels = [server.as_str(), &zone.to_string(), "", plugin];
+                    registry.gauge(&names::PLUGIN_ENABLED, labels).set(1);
+                }
+                servers.insert(server);
+            }
+        }
+        let Some(cache) = &planned.block.cache else { continue };
+        let zones = cache_zones(&planned.config);
+        for server in &servers {
+            for (store, label) in [(Store::Success, CacheType::Success), (Store::Denial, CacheType::Denial)] {
+                let cache = cache.clone();
+                let labels = [server.as_str(), label.label(), &zones, ""];
+                gauges.push(registry.gauge_fn(&names::CACHE_ENTRIES, labels, move || cache.len(store) as f64));
+            }
+        }
+    }
+    gauges
+}
+
+/// Label `zones`: those of the cache directive, else the block's.
+fn cache_zones(config: &server::Block) -> String {
+    let own = config.cache.as_ref().map(|cache| &cache.zones).filter(|zones| !zones.is_empty());
+    let zones: Vec<String> = match own {
+        Some(zones) => zones.iter().map(Name::to_string).collect(),
+        None => config.zones.iter().map(|(zone, _)| zone.to_string()).collect(),
+    };
+    zones.join(",")
+}
+
+/// Label `server`.
+fn server_label(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        return format!("dns://:{}", address.port());
+    }
+    format!("dns://{address}")
+}
+
+/// A block without `bind` listens on both wildcards, on kernels without IPv6 (`ipv6.disable=1`) on
+/// the one there is.
+fn is_supported(address: &SocketAddr) -> bool {
+    let optional = address.is_ipv6() && address.ip().is_unspecified();
+    !optional || std::path::Path::new("/proc/net/if_inet6").exists()
+}

@@ -1,0 +1,90 @@
+//! When to look for a new configuration, and what to say about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::cli::Args;
+use crate::config::{Config, LoadError, Options, System, Watch};
+use crate::metrics::{Counter, Registry, names};
+
+/// node-cache looks at the template and the kube-dns ConfigMap this often.
+const TEMPLATE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Watches what the configuration was made from.
+pub struct Reloader {
+    options: Options,
+    watch: Watch,
+    fingerprint: u64,
+    by_itself: bool,
+    with_signal: bool,
+    ticks: Interval,
+    registry: Registry,
+    failures: Arc<Counter>,
+}
+
+impl Reloader {
+    /// Watches what `watch` loaded as `config`.
+    pub fn new(args: &Args, watch: Watch, config: &Config, registry: &Registry) -> Reloader {
+        let mut reloader = Reloader {
+            options: args.options(),
+            watch,
+            fingerprint: config.fingerprint,
+            by_itself: false,
+            with_signal: args.reload_with_signal,
+            ticks: interval(TEMPLATE_INTERVAL),
+            registry: registry.clone(),
+            failures: registry.counter(&names::RELOAD_FAILED, []),
+        };
+        reloader.succeeded(config);
+        reloader
+    }
+
+    /// Waits until it is time to look.
+    pub async fn due(&mut self) {
+        self.ticks.tick().await;
+    }
+
+    /// A configuration other than the one in effect, if there is one; `forced`: look even if no file
+    /// changed, and without `reload` in the Corefile.
+    pub fn load(&mut self, forced: bool) -> Option<Config> {
+        if !forced && !(self.by_itself && self.watch.changed(&System)) {
+            return None;
+        }
+        match self.watch.load(&self.options, &System) {
+            Ok(config) if config.fingerprint == self.fingerprint => {
+                tracing::debug!("plugin/reload: the configuration means what it meant");
+                None
+            }
+            Ok(config) => Some(config),
+            Err(error) => {
+                if matches!(error, LoadError::KubeDns(_)) {
+                    self.registry.counter(&names::SETUP_ERRORS, ["configmap"]).inc();
+                }
+                self.failed(&error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Notes that `config` is in effect.
+    pub fn succeeded(&mut self, config: &Config) {
+        self.fingerprint = config.fingerprint;
+        self.by_itself = config.reload.is_some() || self.with_signal;
+        let period = config.reload.map_or(TEMPLATE_INTERVAL, |reload| reload.interval.min(TEMPLATE_INTERVAL));
+        self.ticks = interval(period);
+        self.ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.ticks.reset();
+        self.registry.clear(&names::RELOAD_VERSION_INFO);
+        let value = format!("{:016x}", self.fingerprint);
+        self.registry.gauge(&names::RELOAD_VERSION_INFO, ["fingerprint", &value]).set(1);
+        tracing::info!("plugin/reload: running configuration {value}");
+    }
+
+    /// Notes that a new configuration was refused, and why; the old one serves on.
+    pub fn failed(&self, reason: &str) {
+        self.failures.inc();
+        tracing::error!("plugin/reload: the old configuration serves on, the new one is refused: {reason}");
+    }
+}

@@ -1,0 +1,202 @@
+//! The serving part: threads, tasks, and their replacement when the configuration changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::plan::{MISS_WRITER, Plan};
+use super::upstream_metrics::UpstreamMetrics;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::forward;
+use crate::metrics::Registry;
+use crate::server::zones::Zones;
+use crate::server::{MISS_QUEUE, Miss, Misses, Streams, UdpThread, UdpWorker, Wake, probe_for_loop, thread_name};
+use crate::sockets::{Listen, Role, Sockets};
+
+/// In-flight queries get this long to be answered when the process stops. An upstream exchange never
+/// takes longer.
+const DRAIN: Duration = forward::DEADLINE;
+
+/// Everything that serves DNS. Lives on one thread, in a tokio `LocalSet`.
+pub struct Worker {
+    registry: Registry,
+    upstream_metrics: Rc<dyn forward::Metrics>,
+    misses: Rc<Misses>,
+    queue: mpsc::Sender<Miss>,
+    wake: Wake,
+    plan: Option<Plan>,
+    udp: BTreeMap<Listen, (UdpThread, Arc<ArcSwap<Zones>>)>,
+    tcp: BTreeMap<SocketAddr, (JoinHandle<()>, Arc<ArcSwap<Zones>>)>,
+    probes: Vec<JoinHandle<()>>,
+}
+
+/// Why a configuration could not be taken up. What served before still does.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A certificate or key of an upstream.
+    #[error("{0}")]
+    Upstream(#[from] forward::Error),
+    /// A thread or task could not be started.
+    #[error("cannot serve {0}: {1}")]
+    Start(SocketAddr, io::Error),
+}
+
+impl Worker {
+    /// A worker that serves nothing yet. To be called on a `LocalSet`.
+    pub fn new(registry: &Registry) -> io::Result<Worker> {
+        let misses = Misses::new(registry, Clock::system());
+        let (queue, mut waiting) = mpsc::channel(MISS_QUEUE);
+        let desk = misses.clone();
+        tokio::task::spawn_local(async move {
+            let mut batch = Vec::with_capacity(64);
+            while waiting.recv_many(&mut batch, 64).await > 0 {
+                batch.drain(..).for_each(|miss| desk.accept(miss));
+            }
+        });
+        Ok(Worker {
+            registry: registry.clone(),
+            upstream_metrics: Rc::new(UpstreamMetrics::new(registry)),
+            misses,
+            queue,
+            wake: Wake::install()?,
+            plan: None,
+            udp: BTreeMap::new(),
+            tcp: BTreeMap::new(),
+            probes: Vec::new(),
+        })
+    }
+
+    /// Makes a plan for `config` that carries over what did not change.
+    pub fn plan(&self, config: &Config) -> Result<Plan, ApplyError> {
+        Ok(Plan::new(config, self.plan.as_ref(), &self.registry, &self.upstream_metrics)?)
+    }
+
+    /// Serves `plan` from now on, on `sockets`, which hold every socket the plan listens on.
+    ///
+    /// Addresses that stay do not miss a query: their threads go on and find new zones at the next
+    /// batch. Addresses that are gone are served to the last query in their sockets.
+    pub fn apply(&mut self, plan: Plan, sockets: &Sockets) -> Result<(), ApplyError> {
+        self.misses.set_upstreams(plan.upstreams());
+        let listens = plan.listens();
+        for listen in &listens {
+            let started = match listen.role {
+                Role::DnsUdp => self.serve_udp(&plan, *listen, sockets),
+                Role::DnsTcp | Role::Http => self.serve_tcp(&plan, listen.address, sockets),
+            };
+            started.map_err(|error| ApplyError::Start(listen.address, error))?;
+        }
+        self.leave_all_but(&listens);
+        self.probes.drain(..).for_each(|probe| probe.abort());
+        for probe in plan.probes() {
+            let task = probe_for_loop(probe.block, probe.zone, probe.address, self.registry.clone());
+            self.probes.push(tokio::task::spawn_local(task));
+        }
+        self.plan = Some(plan);
+        Ok(())
+    }
+
+    fn serve_udp(&mut self, plan: &Plan, listen: Listen, sockets: &Sockets) -> io::Result<()> {
+        let name = thread_name(listen.address, listen.index);
+        let zones = Arc::new(plan.zones(listen.address, &name, &self.registry));
+        if let Some((_, served)) = self.udp.get(&listen) {
+            served.store(zones);
+            return Ok(());
+        }
+        let zones = Arc::new(ArcSwap::new(zones));
+        let socket = Arc::new(sockets.udp(&listen)?);
+        let worker = UdpWorker { socket, zones: zones.clone(), misses: self.queue.clone() };
+        self.udp.insert(listen, (worker.spawn(&name, &self.registry)?, zones));
+        Ok(())
+    }
+
+    fn serve_tcp(&mut self, plan: &Plan, address: SocketAddr, sockets: &Sockets) -> io::Result<()> {
+        let zones = Arc::new(plan.zones(address, MISS_WRITER, &self.registry));
+        let same_timeouts = self.plan.as_ref().is_some_and(|old| old.timeouts == plan.timeouts);
+        match self.tcp.remove(&address) {
+            Some((task, served)) if same_timeouts => {
+                served.store(zones);
+                self.tcp.insert(address, (task, served));
+                return Ok(());
+            }
+            Some((task, _)) => task.abort(),
+            None => {}
+        }
+        let listener = sockets.tcp(&Listen { role: Role::DnsTcp, address, index: 0 })?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let zones = Arc::new(ArcSwap::new(zones));
+        let streams = Streams::new(self.misses.clone(), Clock::system(), plan.timeouts, &self.registry);
+        let task = tokio::task::spawn_local(streams.serve(listener, zones.clone()));
+        self.tcp.insert(address, (task, zones));
+        Ok(())
+    }
+
+    /// Stops serving what is not in `listens`.
+    fn leave_all_but(&mut self, listens: &[Listen]) {
+        let addresses: BTreeSet<SocketAddr> = listens.iter().map(|listen| listen.address).collect();
+        self.tcp.retain(|address, (task, _)| {
+            let stays = addresses.contains(address);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        let gone: Vec<Listen> = self.udp.keys().filter(|listen| !listens.contains(listen)).copied().collect();
+        for listen in gone {
+            if let Some((thread, _)) = self.udp.remove(&listen) {
+                thread.stop(&self.wake);
+            }
+        }
+    }
+
+    /// Addresses served over UDP, to ask whether they answer.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.plan.as_ref().map(|plan| plan.addresses().into_iter().collect()).unwrap_or_default()
+    }
+
+    /// Takes no more queries in, answers those that are, and ends.
+    pub async fn drain(mut self) {
+        self.probes.drain(..).for_each(|probe| probe.abort());
+        // From here on TCP accepts nothing, and UDP answers what is in the sockets.
+        self.leave_all_but(&[]);
+        let deadline = Instant::now() + DRAIN;
+        while self.is_busy() && Instant::now() < deadline {
+            sleep(Duration::from_millis(5)).await;
+        }
+        // What was just answered over TCP still has to be written.
+        sleep(Duration::from_millis(10)).await;
+        if let Some(plan) = &self.plan {
+            plan.flush_errors();
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.misses.waiting() > 0 || self.queue.capacity() < MISS_QUEUE
+    }
+}
+
+/// Whether somebody answers DNS over UDP on `address`.
+///
+/// The question has an opcode nobody serves, so that the answer comes from the thread itself and
+/// needs no upstream; any reply with the right id counts.
+pub async fn answers(address: SocketAddr, patience: Duration) -> bool {
+    const STATUS: [u8; 12] = [0x64, 0x73, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let ask = async {
+        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let socket = tokio::net::UdpSocket::bind(any).await?;
+        socket.connect(address).await?;
+        socket.send(&STATUS).await?;
+        let mut reply = [0; 512];
+        let len = socket.recv(&mut reply).await?;
+        io::Result::Ok(reply[..len].starts_with(&STATUS[..2]))
+    };
+    matches!(timeout(patience, ask).await, Ok(Ok(true)))
+}

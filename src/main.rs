@@ -1,0 +1,87 @@
+//! `doorstep`: see [`doorstep::cli`] for the command line.
+
+use std::process::exit;
+
+use doorstep::cli::{self, Command, EXIT_CONFIG};
+use doorstep::{app, config, node};
+
+fn main() {
+    exit(match cli::parse(std::env::args_os()) {
+        Ok(command) => run(command),
+        Err(error) if error.exit_code == 0 => {
+            println!("{error}");
+            0
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code
+        }
+    });
+}
+
+fn run(command: Command) -> i32 {
+    match command {
+        Command::Serve(args) => app::serve(&args).unwrap_or_else(|error| {
+            eprintln!("doorstep: {error:#}");
+            1
+        }),
+        Command::Check { args, corefile } => check(&args, corefile),
+        Command::Teardown(args) => teardown(&args),
+        #[cfg(feature = "demo")]
+        Command::Demo(words) => demo(&words),
+        Command::Version => {
+            println!("doorstep-{}", env!("CARGO_PKG_VERSION"));
+            0
+        }
+        Command::Plugins => {
+            config::directive::names().for_each(|name| println!("dns.{name}"));
+            0
+        }
+    }
+}
+
+fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
+    let options = match corefile {
+        Some(file) => args.options_for_check(file),
+        None => args.options(),
+    };
+    match config::load(&options, &config::System) {
+        Ok(config) => {
+            println!("{}", config::describe(&config));
+            let lint = args.lint(&config);
+            let lines = args.warnings.iter().chain(&config.warnings).chain(&config.omitted).chain(&lint);
+            lines.for_each(|line| println!("warning: {line}"));
+            0
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            EXIT_CONFIG
+        }
+    }
+}
+
+fn teardown(args: &cli::Args) -> i32 {
+    let errors = node::teardown(&args.node(None));
+    errors.iter().for_each(|error| eprintln!("doorstep: {error}"));
+    i32::from(!errors.is_empty())
+}
+
+#[cfg(feature = "demo")]
+fn demo(words: &[String]) -> i32 {
+    let hold = match words {
+        [] => false,
+        [word] if word == "--hold" || word == "-hold" => true,
+        _ => {
+            eprintln!("usage: doorstep demo [--hold]");
+            return cli::EXIT_USAGE;
+        }
+    };
+    let options = doorstep::demo::Options { hold, ..doorstep::demo::Options::default() };
+    match doorstep::demo::run(options) {
+        Ok(report) => i32::from(!report.failures().is_empty()),
+        Err(error) => {
+            eprintln!("doorstep: {error}");
+            1
+        }
+    }
+}
