@@ -19,8 +19,9 @@ pub mod environment;
 pub mod error;
 mod interfaces;
 mod kube_dns;
+mod listen;
 mod load;
-mod nearest;
+pub mod nearest;
 mod pillar;
 mod watch;
 mod zone;
@@ -33,6 +34,7 @@ pub use describe::describe;
 pub use environment::{Environment, System};
 pub use error::Diagnostics;
 pub use kube_dns::{KubeDns, KubeDnsError};
+pub use listen::listen_addresses;
 pub use load::load;
 pub use watch::Watch;
 

@@ -2,7 +2,7 @@
 //! wrong and returns `None`.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Scope;
 use crate::config::corefile::{Directive, Span, Word};
 use crate::config::duration;
+use crate::config::listen::listen_addresses;
 use crate::config::nearest::nearest;
 use crate::config::zone;
 use crate::wire::Name;
@@ -122,27 +123,7 @@ pub(super) fn zones(words: &[Word], scope: &mut Scope<'_>) -> Vec<Name> {
 
 /// `[HOST]:PORT` to listen on. Without a host it is every address of both families.
 pub(super) fn listen_address(word: &Word, scope: &mut Scope<'_>) -> Vec<SocketAddr> {
-    let found = word.text.rsplit_once(':').and_then(|(host, port)| {
-        let port: u16 = port.parse().ok()?;
-        let addresses: Vec<IpAddr> = match host {
-            "" => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-            "localhost" => vec![Ipv4Addr::LOCALHOST.into()],
-            _ => {
-                let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-                vec![match inner {
-                    Some(v6) => IpAddr::V6(v6.parse().ok()?),
-                    None => IpAddr::V4(host.parse().ok()?),
-                }]
-            }
-        };
-        Some(
-            addresses
-                .into_iter()
-                .map(|ip| SocketAddr::new(ip, port))
-                .collect(),
-        )
-    });
-    found.unwrap_or_else(|| {
+    listen_addresses(&word.text).unwrap_or_else(|| {
         let message = format!("`{}` is not an address to listen on", word.text);
         scope.error(word.span, message, "write IP:PORT, [IPV6]:PORT or :PORT");
         Vec::new()
