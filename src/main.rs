@@ -34,7 +34,7 @@ fn run(command: Command) -> i32 {
             0
         }
         Command::Plugins => {
-            config::directive::names().for_each(|name| println!("dns.{name}"));
+            config::directive::served().iter().for_each(|name| println!("dns.{name}"));
             0
         }
     }

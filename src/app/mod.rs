@@ -51,7 +51,6 @@ pub fn serve(args: &Args) -> Result<i32> {
 struct Running {
     args: Args,
     config: Config,
-    registry: Registry,
     sockets: Sockets,
     worker: Worker,
     host: Host,
@@ -118,7 +117,7 @@ async fn start(args: &Args) -> Result<Result<Running, i32>> {
     worker.apply(plan, &sockets)?;
     let reloader = Reloader::new(args, watch, &config, &registry);
     let mut running =
-        Running { args: args.clone(), config, registry, sockets, worker, host, admin, reloader };
+        Running { args: args.clone(), config, sockets, worker, host, admin, reloader };
     running.intercept(latch).await;
     Ok(Ok(running))
 }

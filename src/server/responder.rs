@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::querylog::Answered;
 use super::zones::{Zone, Zones};
 use crate::cache::{Entry, Lookup, StaleMode, Store};
-use crate::clock::Moment;
+use crate::clock::{Moment, nanoseconds};
 use crate::metrics::{AnsweredBy, CacheType, Family, Transport, ZoneShard};
 use crate::wire::{Key, MAX_MESSAGE, Query, Rcode, Rejected, Reply, Terms};
 
@@ -28,6 +28,8 @@ pub struct Client {
 pub struct Timing {
     /// When it came.
     pub now: Moment,
+    /// The same, in nanoseconds.
+    pub arrived_ns: u64,
     /// What to put down as the time a hit takes.
     pub hit_ns: u64,
 }
@@ -153,7 +155,7 @@ impl Responder {
                 name: self.key.name(),
                 reply: &out[..len],
                 rcode: sent.rcode,
-                duration_ns: sent.duration_ns,
+                duration_ns: nanoseconds().saturating_sub(timing.arrived_ns),
             });
         }
         Outcome::Reply { len, refresh: refresh.then(|| zone.clone()) }

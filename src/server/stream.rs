@@ -171,7 +171,7 @@ impl Streams {
         slot: ReplySlot,
     ) {
         let arrived_ns = clock::nanoseconds();
-        let timing = Timing { now: self.clock.now(), hit_ns: 0 };
+        let timing = Timing { now: self.clock.now(), arrived_ns, hit_ns: 0 };
         let miss = |zone, stale, reply_to| Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
         let mut out = self.scratch.borrow_mut();
         match responder.answer(zones, client, packet, timing, &mut out) {

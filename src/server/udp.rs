@@ -148,7 +148,7 @@ impl Running {
             return;
         };
         let client = Client { peer, local, transport: Transport::Udp };
-        let timing = Timing { now: Moment(arrived_ns / 1_000_000), hit_ns: self.hit_ns };
+        let timing = Timing { now: Moment(arrived_ns / 1_000_000), arrived_ns, hit_ns: self.hit_ns };
         let (packet, room) = batch.packet_and_room(slot);
         match self.responder.answer(zones, client, packet, timing, room) {
             Outcome::Reply { len, refresh } => {
