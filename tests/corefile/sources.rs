@@ -1,6 +1,6 @@
 //! Where a configuration comes from: template, kube-dns ConfigMap, built-in; and when it changed.
 
-use doorstep::config::{LoadError, Origin, Watch, describe, load};
+use doorstep::config::{LoadError, Origin, System, Watch, describe, load};
 use doorstep::forward::Transport;
 
 use super::machine::{Machine, options};
@@ -179,4 +179,34 @@ fn the_watch_sees_every_input() {
         !watch.changed(&broken),
         "the same mistake is not looked at twice"
     );
+}
+
+/// The kubelet swaps the symlink `..data`; the files beside it are links through it.
+#[test]
+fn a_config_map_swap_on_disk_is_seen() {
+    use std::os::unix::fs::symlink;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for (version, port) in [("..1", 53), ("..2", 54)] {
+        std::fs::create_dir(path(version)).unwrap();
+        let block = format!(".:{port} {{\n forward . 10.0.0.1\n}}\n");
+        std::fs::write(path(version).join("x.server"), block).unwrap();
+        std::fs::write(path(version).join("Corefile"), "import *r\n").unwrap();
+    }
+    symlink("..1", path("..data")).unwrap();
+    for name in ["x.server", "Corefile"] {
+        symlink(format!("..data/{name}"), path(name)).unwrap();
+    }
+    let mut options = options();
+    (options.base, options.corefile) = (None, path("Corefile"));
+    let mut watch = Watch::default();
+    let config = watch.load(&options, &System).unwrap();
+    assert_eq!(config.server.blocks.len(), 1);
+    assert!(!watch.changed(&System));
+
+    symlink("..2", path("..next")).unwrap();
+    std::fs::rename(path("..next"), path("..data")).unwrap();
+    assert!(watch.changed(&System));
+    let zones = &watch.load(&options, &System).unwrap().server.blocks[0].zones;
+    assert_eq!(zones[0].1[0].port(), 54);
 }
