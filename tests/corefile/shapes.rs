@@ -67,8 +67,6 @@ pub const SERVED: &[Shape] = &[
         text: "corp.example internal.example {
     errors
     cache 30
-    reload
-    loop
     bind 169.254.25.10
     forward . 10.1.1.1 10.1.1.2 {
       prefer_udp
@@ -104,7 +102,6 @@ in-addr.arpa:53 ip6.arpa:53 {
     errors
     cache 30
     reload
-    loop
     bind 169.254.25.10
     forward . 8.8.8.8 /etc/resolv.conf {
         policy sequential
@@ -136,7 +133,6 @@ in-addr.arpa:53 ip6.arpa:53 {
   errors
   cache 30
   reload
-  loop
   bind 169.254.20.10
   forward . 100.64.0.10
   prometheus :9253
