@@ -67,7 +67,7 @@ pub struct Flags {
     /// The Corefile; with a template, where its expansion is written
     #[arg(long = "conf", value_name = "FILE")]
     conf: Option<String>,
-    /// The template; its directory is watched
+    /// The template, watched for changes
     #[arg(
         long = "basecorefile",
         value_name = "FILE",

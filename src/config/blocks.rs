@@ -27,6 +27,7 @@ pub(super) fn build(
     let mut taken = Taken::default();
     let mut blocks = Vec::new();
     for block in &corefile.blocks {
+        let labels = labels(block, options.dns_port, diagnostics);
         let mut scope = Scope {
             env,
             options,
@@ -38,7 +39,7 @@ pub(super) fn build(
         let draft = scope.block;
         let addresses = listen_addresses(&draft, diagnostics);
         let mut zones: Vec<(Name, Vec<SocketAddr>)> = Vec::new();
-        for (name, port, span) in labels(block, options.dns_port, diagnostics) {
+        for (name, port, span) in labels {
             if !taken.take(&name, &addresses, port, span, diagnostics) {
                 continue;
             }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
 
 use super::corefile::{Position, Sources, Span};
 
 /// Errors shown in full; the rest are counted.
 const MAX_SHOWN: usize = 100;
+/// Octets of a line up to which it is shown; of a longer one only the place is.
+const MAX_LINE: usize = 400;
 
 /// One mistake, or one thing worth a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,18 +143,20 @@ impl Diagnostics {
         Renderer::plain().render(&[group])
     }
 
-    fn snippet<'a>(
-        &'a self,
-        span: Span,
-        kind: AnnotationKind,
-        label: &'a str,
-    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    fn snippet<'a>(&'a self, span: Span, kind: AnnotationKind, label: &'a str) -> Element<'a> {
         let (line, range) = self.sources.line(span);
+        let position = self.sources.position(span);
+        let path = self.sources.get(span.file).name.as_str();
+        if line.len() > MAX_LINE {
+            let origin = Origin::path(path).line(position.line);
+            return origin.char_column(position.column).into();
+        }
         let label = (!label.is_empty()).then_some(label);
         Snippet::source(line)
-            .line_start(self.sources.position(span).line)
-            .path(self.sources.get(span.file).name.as_str())
+            .line_start(position.line)
+            .path(path)
             .annotation(kind.span(range).label(label))
+            .into()
     }
 }
 

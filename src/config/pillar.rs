@@ -56,6 +56,13 @@ pub(super) fn expand(
             ));
             return false;
         }
+        if values.local_ips.is_empty()
+            && let Some(word) = find(block, LOCAL_DNS)
+        {
+            let error = Diagnostic::at(word.span, format!("{LOCAL_DNS} stands for no address"));
+            diagnostics.error(error.remedy("give the addresses with -localip"));
+            return false;
+        }
         if let Some(word) = block
             .labels
             .iter()

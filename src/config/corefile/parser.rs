@@ -239,16 +239,22 @@ impl Parser<'_, '_> {
             Ok(files) => self
                 .cursor
                 .enter_files(&files, target.span, args, self.diagnostics),
-            Err(error) => self.diagnostics.error(error),
+            Err(error) => self.diagnostics.error(*error),
         }
     }
 
     /// The files a path or pattern stands for; a pattern may stand for none.
-    fn imported_files(&self, target: &Word) -> Result<Vec<PathBuf>, Diagnostic> {
+    fn imported_files(&self, target: &Word) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
         let text = target.text.as_str();
+        let refuse = |message: String, remedy| {
+            let error = Diagnostic::at(target.span, message).remedy(remedy);
+            Err(Box::new(error))
+        };
         if text.is_empty() {
-            return Err(Diagnostic::at(target.span, "import of an empty name")
-                .remedy("is the variable in it set?"));
+            return refuse(
+                "import of an empty name".to_owned(),
+                "is the variable in it set?",
+            );
         }
         let is_pattern = text.contains(['*', '?', '[']);
         for directory in &self.diagnostics.sources.get(target.span.file).directories {
@@ -267,16 +273,17 @@ impl Parser<'_, '_> {
         if is_pattern {
             return Ok(Vec::new());
         }
-        let message = format!("there is neither a snippet nor a file `{text}` to import");
-        Err(Diagnostic::at(target.span, message).remedy(
+        refuse(
+            format!("there is neither a snippet nor a file `{text}` to import"),
             "check the path, or write a pattern such as `dir/*.server`, which may match nothing",
-        ))
+        )
     }
 
-    fn matching_files(&self, target: &Word, path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    fn matching_files(&self, target: &Word, path: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
         let broken = |why: &str| {
             let message = format!("`{}` is not a usable pattern: {why}", target.text);
-            Diagnostic::at(target.span, message).remedy("use one * per path component")
+            let error = Diagnostic::at(target.span, message);
+            Box::new(error.remedy("use one * per path component"))
         };
         if target.text.contains("**") {
             return Err(broken("** would walk whole directory trees"));

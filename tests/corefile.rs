@@ -1,0 +1,372 @@
+//! Corefiles of the wild are understood, broken ones are explained, hostile ones do no harm.
+
+#[path = "corefile/hostile.rs"]
+mod hostile;
+#[path = "corefile/machine.rs"]
+mod machine;
+#[path = "corefile/refused.rs"]
+mod refused;
+#[path = "corefile/shapes.rs"]
+mod shapes;
+#[path = "corefile/sources.rs"]
+mod sources;
+
+use std::time::Duration;
+
+use doorstep::config::{Config, Diagnostics, LoadError, Origin, describe, load};
+use doorstep::{cache, server};
+use machine::{Machine, options};
+
+const BASE: &str = "/etc/coredns/Corefile.base";
+const CONF: &str = "/etc/Corefile";
+
+fn load_on(machine: &Machine) -> Config {
+    load(&options(), machine).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The configuration of a Corefile that is read as it stands.
+fn config(text: &str) -> Config {
+    load_on(&Machine::node().file(CONF, text))
+}
+
+/// The report on a Corefile that is refused.
+fn report(text: &str) -> Diagnostics {
+    match load(&options(), &Machine::node().file(CONF, text)) {
+        Err(LoadError::Invalid(diagnostics)) => diagnostics,
+        other => panic!("{text}\n{other:?}"),
+    }
+}
+
+/// The only block of a Corefile with these directives.
+fn block(directives: &str) -> server::Block {
+    let mut config = config(&format!(".:53 {{\n{directives}\n}}\n"));
+    assert_eq!(config.server.blocks.len(), 1);
+    config.server.blocks.remove(0)
+}
+
+#[test]
+fn the_stock_manifest_is_understood() {
+    let config = load_on(&Machine::node().file(BASE, shapes::STOCK));
+    assert_eq!(config.origin, Origin::Template(BASE.into()));
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.health_port, Some(8080));
+    insta::assert_snapshot!(describe(&config));
+}
+
+#[test]
+fn the_expanded_template_means_the_same() {
+    let config = load_on(&Machine::node().file(BASE, shapes::STOCK));
+    let text = config.expanded.clone().unwrap();
+    assert!(!text.contains("__PILLAR__"), "{text}");
+    let again = load_on(&Machine::node().file(CONF, &text));
+    assert_eq!(again.origin, Origin::Corefile(CONF.into()));
+    assert_eq!(again.fingerprint, config.fingerprint);
+    assert_eq!(again.expanded, None);
+}
+
+#[test]
+fn public_shapes_are_served() {
+    for shape in shapes::SERVED {
+        let machine = Machine::node()
+            .variable("MY_HOST_IP", "10.2.3.4")
+            .file("/etc/custom/a.override", "# see the documentation")
+            .file("/etc/generated/b.override", "log\n")
+            .file(CONF, shape.text);
+        let config =
+            load(&options(), &machine).unwrap_or_else(|error| panic!("{}\n{error}", shape.name));
+        let blocks = &config.server.blocks;
+        let upstreams: usize = blocks
+            .iter()
+            .flat_map(|block| &block.forwards)
+            .map(|forward| forward.to.len())
+            .sum();
+        assert_eq!(
+            (blocks.len(), upstreams),
+            (shape.blocks, shape.upstreams),
+            "{}\n{}",
+            shape.name,
+            describe(&config)
+        );
+        assert!(blocks.iter().all(|block| block.cache.is_some()));
+    }
+}
+
+#[test]
+fn directives_that_are_not_served_are_named() {
+    for shape in refused::NOT_SERVED {
+        let found = report(shape.text).one_liners();
+        let expected: Vec<String> = shape
+            .directives
+            .iter()
+            .map(|(line, directive)| {
+                format!(
+                    "{CONF}:{line} - Error during parsing: \
+                     directive `{directive}` is not served by this version"
+                )
+            })
+            .collect();
+        assert_eq!(found, expected, "{}", shape.name);
+    }
+}
+
+const TEN_MISTAKES: &str = "\
+cluster.local:53 {
+    erors
+    cache {
+        sucess 9984 30
+        prefetch 3 30s 5%
+    }
+    cache 30
+    bind eth7
+    forward . kube-dns.kube-system {
+        policy fastest
+    }
+    reload 1s
+}
+a..b tls://example.org {
+    bufsize 100
+    health localhost
+}
+";
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let report = report(TEN_MISTAKES);
+    let places: Vec<(usize, usize)> = report
+        .errors()
+        .iter()
+        .filter_map(|error| report.position(error))
+        .map(|(_, position)| (position.line, position.column))
+        .collect();
+    let expected = [
+        (2, 5),
+        (4, 9),
+        (5, 24),
+        (7, 5),
+        (8, 10),
+        (9, 15),
+        (10, 16),
+        (12, 12),
+        (14, 1),
+        (14, 6),
+        (15, 13),
+        (16, 12),
+    ];
+    assert_eq!(places, expected);
+    assert!(report.errors().iter().all(|error| error.remedy.is_some()));
+    insta::assert_snapshot!(report);
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_the_range() {
+    for (directives, expected) in [
+        ("cache 0", "`0` is not a whole number from 1 to 2147483647"),
+        ("cache {\n success x\n}", "`x` is not a whole number"),
+        (
+            "cache {\n servfail 6m\n}",
+            "`6m` is not a duration from 0s to 5m",
+        ),
+        ("cache {\n servfail 5\n}", "a unit is missing"),
+        ("cache {\n prefetch 1 1m 10\n}", "`10` is not a percentage"),
+        (
+            "cache {\n serve_stale 1h later\n}",
+            "neither immediate nor verify",
+        ),
+        ("bufsize 5000", "from 512 to 4096"),
+        ("timeouts {\n read 25h\n}", "from 1s to 24h"),
+        ("timeouts {\n}", "`timeouts` without a value"),
+        ("reload 1s", "from 2s to 24h"),
+        ("reload 10s 500ms", "from 1s to 24h"),
+        ("loop twice", "wrong number of arguments for `loop`"),
+        ("loop\nloop", "only once"),
+        (
+            "errors {\n consolidate 5m \"(\"\n}",
+            "not a regular expression",
+        ),
+        ("errors stderr", "cannot be logged to"),
+        ("log . {\n class good\n}", "not a class of reply"),
+        (
+            "health :8080 {\n lameduck soon\n}",
+            "`soon` is not a duration",
+        ),
+        ("forward .", "wrong number of arguments for `forward`"),
+        (
+            "forward . 10.0.0.1 {\n max_fails -1\n}",
+            "from 0 to 4294967295",
+        ),
+        (
+            "forward . 10.0.0.1 {\n failover NOERROR\n}",
+            "never accept an answer",
+        ),
+        ("forward . 10.0.0.1 {\n next WHAT\n}", "not a response code"),
+        (
+            "forward . https://10.0.0.1",
+            "https:// upstreams are not served",
+        ),
+        ("forward . dns.example", "neither an IP address nor a file"),
+        ("forward . /etc/none", "cannot read /etc/none"),
+        ("forward . /etc/Corefile", "no usable nameserver"),
+        (
+            "forward . tls://9.9.9.9%a {\n tls_servername b\n}",
+            "both `tls_servername`",
+        ),
+        (
+            "forward . 1.1.1.1 2.2.2.2 3.3.3.3 4.4.4.4 5.5.5.5 6.6.6.6 7.7.7.7 8.8.8.8 \
+          9.9.9.9 1.0.0.0 1.0.0.1 1.0.0.2 1.0.0.3 1.0.0.4 1.0.0.5 1.0.0.6",
+            "at most 15",
+        ),
+        (
+            "bind 10.0.0.1 {\n except 10.0.0.1\n}",
+            "no address to listen on",
+        ),
+        ("multisocket 0", "from 1 to 1024"),
+    ] {
+        let found = report(&format!(".:53 {{\n{directives}\n}}\n")).one_liners();
+        assert!(
+            found.len() == 1 && found[0].contains(expected),
+            "{directives}\n{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn zones_may_not_overlap() {
+    for (text, line) in [
+        ("a {\n}\na {\n}", Some(3)),
+        ("a A. {\n}", Some(1)),
+        ("a {\n}\na {\n bind 10.0.0.1\n}", Some(3)),
+        ("a {\n bind 10.0.0.1\n}\na {\n bind 10.0.0.1\n}", Some(4)),
+        ("a {\n bind 10.0.0.1\n}\na {\n bind 10.0.0.2\n}", None),
+        ("a {\n bind 0.0.0.0\n}\na {\n bind 10.0.0.2\n}", None),
+        ("a:53 {\n}\na:54 {\n}", None),
+        ("10.0.0.0/8 {\n}\n10.in-addr.arpa {\n}", Some(3)),
+    ] {
+        match line {
+            None => drop(config(text)),
+            Some(line) => {
+                let found = report(text).one_liners();
+                let start = format!("{CONF}:{line} - Error during parsing: zone ");
+                assert!(
+                    found.len() == 1 && found[0].starts_with(&start),
+                    "{text}\n{found:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn cache_values_arrive() {
+    let cache = block("cache 60 example.org 10.0.0.0/8 {\n success 5000 3600 10\n denial 2500 1800\n \
+        prefetch 10 1m30s 15%\n serve_stale 2h verify\n servfail 500ms\n keepttl\n disable denial a\n}")
+        .cache
+        .unwrap();
+    let names = |names: &[doorstep::wire::Name]| -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(names(&cache.zones), ["example.org.", "10.in-addr.arpa."]);
+    let store = |capacity, max_ttl, min_ttl| cache::StoreConfig {
+        capacity,
+        max_ttl,
+        min_ttl,
+    };
+    assert_eq!(cache.success, store(4864, 3600, 10));
+    assert_eq!(cache.denial, store(2304, 1800, 5));
+    let prefetch = cache::Prefetch {
+        amount: 10,
+        gap_ms: 90_000,
+        percentage: 15,
+    };
+    assert_eq!(cache.prefetch, Some(prefetch));
+    let stale = cache::ServeStale {
+        window: 7200,
+        mode: cache::StaleMode::Verify,
+    };
+    assert_eq!(cache.serve_stale, Some(stale));
+    assert_eq!((cache.servfail_ttl, cache.keep_ttl), (1, true));
+    assert_eq!(names(&cache.disable_denial), ["a."]);
+    assert_eq!(block("cache").cache, Some(cache::Config::default()));
+    assert_eq!(block("cache 30").cache.unwrap().denial.max_ttl, 30);
+    assert_eq!(
+        block("cache {\n success 1\n}")
+            .cache
+            .unwrap()
+            .success
+            .capacity,
+        1024
+    );
+}
+
+#[test]
+fn listeners_and_process_values_arrive() {
+    let config = config(
+        ".:53 {\n bind lo {\n except ::1\n }\n prometheus\n health\n ready\n reload 10s 9s\n debug\n \
+         multisocket 3\n timeouts {\n idle 1m\n }\n bufsize 1400\n}\n"
+            .replace("lo ", "127.0.0.1 ::1 ")
+            .as_str(),
+    );
+    let shown = |value: &dyn std::fmt::Debug| format!("{value:?}");
+    assert_eq!(shown(&config.admin.prometheus), "[127.0.0.1:9153]");
+    assert_eq!(shown(&config.admin.ready), "[0.0.0.0:8181, [::]:8181]");
+    assert_eq!(config.admin.health.len(), 2);
+    assert_eq!(config.health_port, Some(8080));
+    let reload = config.reload.unwrap();
+    assert_eq!(
+        (reload.interval.as_secs(), reload.jitter.as_secs()),
+        (10, 5)
+    );
+    assert_eq!((config.debug, config.server.udp_threads), (true, 3));
+    assert_eq!(config.server.timeouts.idle, Duration::from_secs(60));
+    assert_eq!(config.server.timeouts.read, Duration::from_secs(3));
+    let block = &config.server.blocks[0];
+    assert_eq!(shown(&block.zones[0].1), "[127.0.0.1:53]");
+    assert_eq!(block.bufsize, Some(1400));
+    assert!(block.plugins.is_sorted() && block.plugins.contains(&"reload"));
+}
+
+#[test]
+fn interfaces_stand_for_their_addresses() {
+    let mut machine = Machine::node().file(CONF, ". {\n bind eth0\n}");
+    let addresses = ["10.0.0.7", "2001:db8::7"].map(|ip| ip.parse().unwrap());
+    machine.interfaces.insert("eth0".into(), addresses.into());
+    let zones = &load_on(&machine).server.blocks[0].zones;
+    assert_eq!(
+        format!("{:?}", zones[0].1),
+        "[10.0.0.7:53, [2001:db8::7]:53]"
+    );
+}
+
+#[test]
+fn log_formats() {
+    let formats = |directive: &str| -> Vec<(String, String)> {
+        let rules = block(directive).log;
+        rules
+            .into_iter()
+            .map(|rule| (rule.scope.to_string(), rule.format))
+            .collect()
+    };
+    let common = formats("log")[0].1.clone();
+    assert!(
+        common.starts_with("{remote}:{port} - {>id} \"{type}"),
+        "{common}"
+    );
+    assert_eq!(
+        formats("log a b"),
+        [("a.".into(), common.clone()), ("b.".into(), common.clone())]
+    );
+    assert_eq!(
+        formats("log . \"{common} x\""),
+        [(".".into(), format!("{common} x"))]
+    );
+    let combined = format!("{common} \"{{>opcode}}\"");
+    assert_eq!(formats("log {combined}"), [(".".into(), combined)]);
+}
+
+#[test]
+fn accepted_without_effect_is_said_once() {
+    let text = "a {\n nsid x\n any\n minimal\n local\n chaos\n cancel 5s\n forward . 1.1.1.1 {\n \
+                read_timeout 1s\n }\n}";
+    let warnings = config(text).warnings;
+    assert_eq!(warnings.len(), 7, "{warnings:#?}");
+    assert!(warnings[0].starts_with("/etc/Corefile:2: `nsid` is accepted but has no effect"));
+}

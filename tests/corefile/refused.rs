@@ -1,0 +1,65 @@
+//! Public Corefiles with directives that are not served.
+
+/// A Corefile, and the lines and names of its directives that are not served.
+pub struct Refused {
+    pub name: &'static str,
+    pub directives: &'static [(usize, &'static str)],
+    pub text: &'static str,
+}
+
+/// Shapes that must be refused, naming what is not served.
+pub const NOT_SERVED: &[Refused] = &[
+    Refused {
+        name: "deliveryhero without IPv6 look-ups",
+        directives: &[(2, "template")],
+        text: ".:53 {
+    template IN AAAA . {
+        rcode NOERROR
+    }
+    forward . /etc/resolv.conf { }
+}
+",
+    },
+    Refused {
+        name: "AKS",
+        directives: &[(2, "whoami"), (6, "hosts"), (10, "template")],
+        text: "health-check.localdns.local:53 {
+    whoami
+}
+.:53 {
+    forward . 168.63.129.16
+    hosts /etc/localdns/hosts {
+        ttl 60
+        fallthrough
+    }
+    template ANY ANY internal.cloudapp.net {
+        match \"^(?:[^.]+\\.){4,}internal\\.cloudapp\\.net\\.$\"
+        rcode NXDOMAIN
+        fallthrough
+    }
+}
+",
+    },
+    Refused {
+        name: "kubespray with rewritten zones, kops with IPv6 only",
+        directives: &[
+            (2, "rewrite"),
+            (3, "dns64"),
+            (4, "acl"),
+            (9, "loadbalance"),
+            (10, "pprof"),
+        ],
+        text: ".:53 {
+    rewrite name suffix .old .new
+    dns64 64:ff9b::/96
+    acl {
+        block net 10.0.0.0/8
+    }
+    forward . 10.0.0.1
+    # shuffled
+    loadbalance round_robin
+    pprof
+}
+",
+    },
+];
