@@ -330,12 +330,15 @@ fn iptables_leaves_the_rules_as_they_were() {
         assert_eq!(iptables_rules_alone().len(), 36 + 5);
         assert!(node.teardown().is_empty());
         let after = iptables_rules();
-        // The tool makes a table's other built-in chain when it first uses the table.
-        let foreign = |text: &str| -> Vec<String> {
-            let lines = text.lines().filter(|line| line.starts_with("-A"));
-            lines.map(str::to_owned).collect()
-        };
-        assert_eq!(foreign(&after), foreign(&before));
+        // The tool makes a table's other built-in chains when it first uses the table: chains
+        // without a rule and with the policy ACCEPT are all that may be new.
+        let mut left: Vec<&str> = after.lines().collect();
+        for line in before.lines() {
+            let at = left.iter().position(|kept| *kept == line);
+            left.remove(at.unwrap_or_else(|| panic!("{line} is gone")));
+        }
+        let empty = |line: &&str| line.starts_with(':') && line.ends_with(" ACCEPT");
+        assert!(left.iter().all(empty), "{left:?}");
         assert!(!after.contains("NodeLocal"));
     });
 }
@@ -522,7 +525,7 @@ fn changes_elsewhere_wake_nobody() {
 #[test]
 fn notifications_lost_in_an_overflow_are_made_up_for() {
     isolated(|| {
-        run("ip link add name other type bridge");
+        run("ip link add name other type bridge; ip link set other up");
         let mut node = Node::new(nft(&[V4]));
         node.ensure_link().unwrap();
         let (sender, events) = channel();
@@ -533,6 +536,10 @@ fn notifications_lost_in_an_overflow_are_made_up_for() {
         });
         run("ip address delete 169.254.20.10/32 dev nodelocaldns");
         assert_eq!(repaired(&events).drift.addresses, 1);
+        // It hears of its own repair, too; with that told, nothing of ours is left in the socket.
+        open.send(()).unwrap();
+        let echo = events.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(echo.drift.is_none(), "{echo:?}");
         // The thread is held in its callback: other links' changes fill the socket, ours is lost.
         run("for i in $(seq 1000); do echo link set other alias n$i; done | ip -batch -");
         run("ip address delete 169.254.20.10/32 dev nodelocaldns");
