@@ -6,6 +6,7 @@
 //! stop    rules ─► in-flight queries ─► link
 //! ```
 
+mod environment;
 mod host;
 mod plan;
 mod reload;
@@ -23,11 +24,12 @@ use tokio::task::LocalSet;
 
 use crate::admin::{self, Admin, Endpoint, Serves};
 use crate::cli::{Args, EXIT_CONFIG};
-use crate::config::{Config, LoadError, System, Watch};
+use crate::config::{Config, LoadError, Watch};
 use crate::logging;
 use crate::metrics::{Registry, names};
 use crate::ready::{Latch, Ready};
 use crate::sockets::{BindError, Listen, Role, Sockets};
+use environment::NodeEnvironment;
 use host::Host;
 use reload::Reloader;
 use worker::{Worker, answers};
@@ -94,7 +96,7 @@ async fn start(args: &Args) -> Result<Result<Running, i32>> {
     let mut watch = Watch::default();
     let mut options = args.options();
     options.tolerate_bad_kube_dns = true;
-    let config = match watch.load(&options, &System) {
+    let config = match watch.load(&options, &NodeEnvironment::new(args)) {
         Ok(config) => config,
         Err(error) => return Ok(Err(refuse(&error))),
     };
@@ -116,8 +118,7 @@ async fn start(args: &Args) -> Result<Result<Running, i32>> {
     let admin = admin::spawn(endpoints(args, &config, &sockets)?, registry.clone(), ready)?;
     worker.apply(plan, &sockets)?;
     let reloader = Reloader::new(args, watch, &config, &registry);
-    let mut running =
-        Running { args: args.clone(), config, sockets, worker, host, admin, reloader };
+    let mut running = Running { args: args.clone(), config, sockets, worker, host, admin, reloader };
     running.intercept(latch).await;
     Ok(Ok(running))
 }
@@ -198,7 +199,8 @@ impl Running {
 
     /// Undoes everything, in the mirror image of the start.
     async fn stop(mut self) {
-        let lameduck = self.config.admin.health.iter().map(|health| health.lameduck).max().unwrap_or_default();
+        let lameduck =
+            self.config.admin.health.iter().map(|health| health.lameduck).max().unwrap_or_default();
         if !lameduck.is_zero() {
             tracing::info!("going on for {lameduck:?} (lameduck)");
             tokio::time::sleep(lameduck).await;

@@ -81,11 +81,7 @@ pub fn lookup(
 ) -> Result<Lookup, DemoError> {
     namespace
         .run(|| exchange(server, name, record_type, transport, TIMEOUT))?
-        .map_err(|source| DemoError::Query {
-            name: name.to_owned(),
-            server,
-            source,
-        })
+        .map_err(|source| DemoError::Query { name: name.to_owned(), server, source })
 }
 
 /// The same on the calling thread, within `timeout`.
@@ -116,11 +112,7 @@ pub(super) fn exchange(
     if !answers_query {
         return Err(invalid("the answer belongs to another query"));
     }
-    Ok(Lookup {
-        server,
-        message,
-        elapsed,
-    })
+    Ok(Lookup { server, message, elapsed })
 }
 
 fn over_udp(server: SocketAddr, packet: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {

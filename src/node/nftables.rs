@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
-    RuleMessage, TableAttribute, TableFlags, TableMessage,
+    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+    TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -78,11 +78,7 @@ impl Table {
     /// Opens a socket that may own a table; none is made yet. `Owned` gives way to `Plain` on a
     /// kernel that has no owner flag.
     pub fn open(ownership: Ownership) -> Result<Table, Error> {
-        Connection::netfilter().map(|connection| Table {
-            connection,
-            ownership,
-            held_elsewhere: false,
-        })
+        Connection::netfilter().map(|connection| Table { connection, ownership, held_elsewhere: false })
     }
 
     /// Takes over the socket of another process, and with it the table.
@@ -160,10 +156,7 @@ impl Table {
     pub(super) fn delete(&mut self) -> Result<bool, Error> {
         let operation = format!("delete table inet {TABLE}");
         let deletion = NfTablesMessage::DeleteTable(table_message(TABLE, TableFlags::empty()));
-        match self
-            .connection
-            .transaction(&operation, vec![(inet(deletion), 0)])
-        {
+        match self.connection.transaction(&operation, vec![(inet(deletion), 0)]) {
             Ok(()) => Ok(true),
             Err(e) if e.refusal() == Some(Errno::NOENT) => Ok(false),
             Err(e) => Err(e),
@@ -176,8 +169,7 @@ impl Table {
         let mut batch = creation(PROBE, TableFlags::empty(), rules);
         let deletion = table_message(PROBE, TableFlags::empty());
         batch.push((inet(NfTablesMessage::DeleteTable(deletion)), 0));
-        self.connection
-            .transaction("try out an nftables table", batch)
+        self.connection.transaction("try out an nftables table", batch)
     }
 
     /// The names of all tables of all families.
@@ -185,9 +177,7 @@ impl Table {
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
         let attributes = Vec::new();
         let request = NfTablesMessage::GetTable(TableMessage { attributes });
-        let tables = self
-            .connection
-            .dump("list tables", NetfilterMessage::new(header, request))?;
+        let tables = self.connection.dump("list tables", NetfilterMessage::new(header, request))?;
         let name = |message: NetfilterMessage| match message.inner {
             NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => {
                 table.attributes.into_iter().find_map(|a| match a {
@@ -224,14 +214,9 @@ impl Table {
             Err(e) if e.refusal() == Some(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(e),
         };
-        let mut listing = Listing {
-            owner: None,
-            dormant: false,
-            rules: Vec::new(),
-        };
+        let mut listing = Listing { owner: None, dormant: false, rules: Vec::new() };
         for message in answer {
-            let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner
-            else {
+            let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner else {
                 continue;
             };
             for attribute in table.attributes {
@@ -273,17 +258,10 @@ fn differences(listing: &Listing, rules: &RuleSet) -> usize {
         .iter()
         .map(|rule| {
             let comment = rule.comment().to_owned();
-            (
-                chain_name(rule.table, rule.chain),
-                Some(comment),
-                Some(steps(rule)),
-            )
+            (chain_name(rule.table, rule.chain), Some(comment), Some(steps(rule)))
         })
         .collect();
-    let missing = wanted
-        .iter()
-        .filter(|rule| !listing.rules.contains(rule))
-        .count();
+    let missing = wanted.iter().filter(|rule| !listing.rules.contains(rule)).count();
     let surplus = listing.rules.len().saturating_sub(wanted.len() - missing);
     missing + surplus + usize::from(listing.dormant)
 }
@@ -312,10 +290,7 @@ fn base_chains(name: &str) -> [ChainMessage; 4] {
         attributes: vec![
             ChainAttribute::Table(name.into()),
             ChainAttribute::Name(chain_name(table, chain)),
-            ChainAttribute::Hook(vec![
-                Hook::Number(hook.into()),
-                Hook::Priority(priority.cast_unsigned()),
-            ]),
+            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority.cast_unsigned())]),
             ChainAttribute::Policy(POLICY_ACCEPT),
             ChainAttribute::Type("filter".into()),
         ],
