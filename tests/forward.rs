@@ -3,6 +3,8 @@
 //! Time bounds are wide: what they tell apart is "at once", "after a hedge" and "after a time-out",
 //! on a machine that may be busy.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails the test")]
+
 #[path = "common/upstream.rs"]
 mod upstream;
 

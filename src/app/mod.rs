@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
-use crate::admin::{self, Admin, Endpoint, Serves};
+use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
 use crate::config::{Config, LoadError, Watch};
 use crate::logging;
@@ -284,7 +284,7 @@ fn endpoints(args: &Args, config: &Config, sockets: &Sockets) -> io::Result<Vec<
     let mut wanted = config.admin.listeners();
     for address in &args.metrics_addresses {
         if sockets.tcp(&http(*address)).is_ok() {
-            wanted.entry(*address).or_insert(Serves::default()).metrics = true;
+            wanted.entry(*address).or_default().metrics = true;
         }
     }
     let endpoint = |(address, serves)| Ok(Endpoint { listener: sockets.tcp(&http(address))?, serves });

@@ -52,7 +52,8 @@ impl Reloader {
     /// A configuration other than the one in effect, if there is one; `forced`: look even if no file
     /// changed, and without `reload` in the Corefile.
     pub fn load(&mut self, forced: bool) -> Option<Config> {
-        if !forced && !(self.by_itself && self.watch.changed(&self.environment)) {
+        let changed = self.by_itself && self.watch.changed(&self.environment);
+        if !forced && !changed {
             return None;
         }
         match self.watch.load(&self.options, &self.environment) {

@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_end_the_datagram() {
-        assert_eq!(read(&[]), []);
+        assert!(read(&[]).is_empty());
         assert_eq!(read(&[16, 0, 0]), [false]);
         assert_eq!(read(&[0; 32]), [false]);
         assert_eq!(read(&[255; 32]), [false]);

@@ -143,17 +143,9 @@ fn only_closed_ports_end_in_an_error() {
 #[test]
 fn a_port_that_opens_while_the_query_waits_answers_it() {
     run(async {
-<<<<<<< HEAD
-        let port = closed_port().await;
+        let port = closed_port();
         let config =
             Config { transport: Transport::ForceTcp, ..Config::new(Name::root(), vec![Target::plain(port)]) };
-=======
-        let port = closed_port();
-        let config = Config {
-            transport: Transport::ForceTcp,
-            ..Config::new(Name::root(), vec![Target::plain(port)])
-        };
->>>>>>> forward
         let client = Client::new(&[config]);
         let late = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
