@@ -22,6 +22,7 @@ fn a_reused_connection_that_breaks_is_replaced_unseen() {
             assert_answered(client.tcp("second").await);
             assert!(started.elapsed() < Duration::from_millis(150));
             assert_eq!((server.connections(), server.asked().len()), (2, 3));
+            tokio::time::sleep(Duration::from_millis(50)).await;
             assert_eq!((server.probes(), client.counts.retried.get()), (0, 1));
         });
     }
@@ -177,6 +178,8 @@ fn stray_datagrams_are_ignored() {
         let server = Upstream::start(|asked| {
             let with = |change: fn(&mut Vec<u8>)| {
                 let mut reply = asked.answer();
+                // Another address than the true answer's.
+                *reply.last_mut().unwrap() = 66;
                 change(&mut reply);
                 Step::Send(reply)
             };
@@ -228,8 +231,10 @@ fn a_frame_under_an_unknown_id_is_ignored() {
     });
 }
 
+type Script = fn(&Asked) -> Vec<Step>;
+
 /// What a broken server may put on a connection instead of an answer.
-fn broken_streams() -> Vec<(&'static str, fn(&Asked) -> Vec<Step>)> {
+fn broken_streams() -> Vec<(&'static str, Script)> {
     vec![
         ("garbage", |_| vec![Step::Raw(b"\0\x05HTTP/1.1 400\r\n".to_vec())]),
         ("empty frames", |_| vec![Step::Raw(vec![0; 64])]),
@@ -257,7 +262,7 @@ fn broken_streams() -> Vec<(&'static str, fn(&Asked) -> Vec<Step>)> {
 #[test]
 fn a_broken_stream_costs_two_attempts_at_most() {
     run(async {
-        let one = |what: &'static str, script: fn(&Asked) -> Vec<Step>| async move {
+        let one = |what: &'static str, script: Script| async move {
             let server = Upstream::start(script).await;
             let client = Client::new(&[force_tcp(&[&server])]);
             let started = Instant::now();
