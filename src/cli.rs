@@ -115,10 +115,7 @@ impl CliError {
     }
 
     fn config(message: impl Into<String>) -> CliError {
-        CliError {
-            message: format!("doorstep: {}", message.into()),
-            exit_code: EXIT_CONFIG,
-        }
+        CliError { message: format!("doorstep: {}", message.into()), exit_code: EXIT_CONFIG }
     }
 }
 
@@ -147,14 +144,10 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
 }
 
 fn utf8(word: OsString) -> Result<String, CliError> {
-    word.into_string()
-        .map_err(|word| CliError::usage(format!("not UTF-8: {}", word.display())))
+    word.into_string().map_err(|word| CliError::usage(format!("not UTF-8: {}", word.display())))
 }
 
-fn split<'a>(
-    words: &'a [String],
-    known: &[go::Flag],
-) -> Result<(Vec<String>, &'a [String]), CliError> {
+fn split<'a>(words: &'a [String], known: &[go::Flag]) -> Result<(Vec<String>, &'a [String]), CliError> {
     go::normalise(words, known).map_err(|error| match error {
         go::FlagError::Help => help(),
         go::FlagError::Unknown(name) => unknown(&name, known),
@@ -184,14 +177,8 @@ fn serve(given: &[String]) -> Result<Command, CliError> {
 fn subcommand(name: &str, given: &[String], positional: &[String]) -> Result<Command, CliError> {
     let args = read(given)?.into_args()?;
     match (name, positional) {
-        ("check", []) => Ok(Command::Check {
-            args,
-            corefile: None,
-        }),
-        ("check", [corefile]) => Ok(Command::Check {
-            args,
-            corefile: Some(corefile.into()),
-        }),
+        ("check", []) => Ok(Command::Check { args, corefile: None }),
+        ("check", [corefile]) => Ok(Command::Check { args, corefile: Some(corefile.into()) }),
         ("teardown", []) => Ok(Command::Teardown(args)),
         (_, [.., word]) => Err(CliError::usage(format!("{name} does not take `{word}`"))),
         (_, []) => Err(CliError::usage(format!("no subcommand `{name}`"))),
@@ -201,13 +188,11 @@ fn subcommand(name: &str, given: &[String], positional: &[String]) -> Result<Com
 fn read(given: &[String]) -> Result<flags::Flags, CliError> {
     let words = std::iter::once("doorstep").chain(given.iter().map(String::as_str));
     let matches = flags::Flags::command().try_get_matches_from(words);
-    matches
-        .and_then(|matches| flags::Flags::from_arg_matches(&matches))
-        .map_err(|error| {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            CliError::usage(line.trim_start_matches("error: ").replace("'--", "'-"))
-        })
+    matches.and_then(|matches| flags::Flags::from_arg_matches(&matches)).map_err(|error| {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        CliError::usage(line.trim_start_matches("error: ").replace("'--", "'-"))
+    })
 }
 
 /// Go's `flag` package takes `-x false` for `-x` and a word.
@@ -261,12 +246,7 @@ impl Args {
 
     /// The same for `check FILE`: only that file, template tokens replaced.
     pub fn options_for_check(&self, file: PathBuf) -> Options {
-        Options {
-            corefile: file.clone(),
-            base: Some(file),
-            allow_builtin: false,
-            ..self.options()
-        }
+        Options { corefile: file.clone(), base: Some(file), allow_builtin: false, ..self.options() }
     }
 
     /// What the node must look like, given the port of the Corefile's `health`.
@@ -308,9 +288,7 @@ impl Args {
             };
             if !listens.iter().any(|address| serves(&address)) {
                 let port = self.dns_port;
-                lines.push(format!(
-                    "-localip {ip} is served by no block on port {port}"
-                ));
+                lines.push(format!("-localip {ip} is served by no block on port {port}"));
             }
         }
         lines

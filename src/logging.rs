@@ -35,8 +35,10 @@ enum Message {
 /// Sends the log of this process to standard output. To be called once.
 pub fn start() -> io::Result<Log> {
     let (queue, lines) = sync_channel(QUEUE);
-    let thread = thread::Builder::new().name("log".into()).stack_size(64 * 1024).spawn(move || write(&lines))?;
-    let layer = tracing_subscriber::fmt::layer().event_format(CorednsFormat).with_writer(Queue(queue.clone()));
+    let thread =
+        thread::Builder::new().name("log".into()).stack_size(64 * 1024).spawn(move || write(&lines))?;
+    let layer =
+        tracing_subscriber::fmt::layer().event_format(CorednsFormat).with_writer(Queue(queue.clone()));
     let filter = tracing_subscriber::filter::filter_fn(is_shown);
     // The only error is that a subscriber is there already, as in a test that starts two servers.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer).with(filter));
@@ -90,7 +92,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let level = match *event.metadata().level() {
             Level::ERROR => "ERROR",
             Level::WARN => "WARNING",

@@ -72,14 +72,10 @@ fn public_shapes_are_served() {
             .file("/etc/custom/a.override", "# see the documentation")
             .file("/etc/generated/b.override", "log\n")
             .file(CONF, shape.text);
-        let config =
-            load(&options(), &machine).unwrap_or_else(|error| panic!("{}\n{error}", shape.name));
+        let config = load(&options(), &machine).unwrap_or_else(|error| panic!("{}\n{error}", shape.name));
         let blocks = &config.server.blocks;
-        let upstreams: usize = blocks
-            .iter()
-            .flat_map(|block| &block.forwards)
-            .map(|forward| forward.to.len())
-            .sum();
+        let upstreams: usize =
+            blocks.iter().flat_map(|block| &block.forwards).map(|forward| forward.to.len()).sum();
         assert_eq!(
             (blocks.len(), upstreams),
             (shape.blocks, shape.upstreams),
@@ -162,16 +158,10 @@ fn values_out_of_range_are_refused_with_the_range() {
     for (directives, expected) in [
         ("cache 0", "`0` is not a whole number from 1 to 2147483647"),
         ("cache {\n success x\n}", "`x` is not a whole number"),
-        (
-            "cache {\n servfail 6m\n}",
-            "`6m` is not a duration from 0s to 5m",
-        ),
+        ("cache {\n servfail 6m\n}", "`6m` is not a duration from 0s to 5m"),
         ("cache {\n servfail 5\n}", "a unit is missing"),
         ("cache {\n prefetch 1 1m 10\n}", "`10` is not a percentage"),
-        (
-            "cache {\n serve_stale 1h later\n}",
-            "neither immediate nor verify",
-        ),
+        ("cache {\n serve_stale 1h later\n}", "neither immediate nor verify"),
         ("bufsize 5000", "from 512 to 4096"),
         ("timeouts {\n read 25h\n}", "from 1s to 24h"),
         ("timeouts {\n}", "`timeouts` without a value"),
@@ -179,53 +169,29 @@ fn values_out_of_range_are_refused_with_the_range() {
         ("reload 10s 500ms", "from 1s to 24h"),
         ("loop twice", "wrong number of arguments for `loop`"),
         ("loop\nloop", "only once"),
-        (
-            "errors {\n consolidate 5m \"(\"\n}",
-            "not a regular expression",
-        ),
+        ("errors {\n consolidate 5m \"(\"\n}", "not a regular expression"),
         ("errors stderr", "cannot be logged to"),
         ("log . {\n class good\n}", "not a class of reply"),
-        (
-            "health :8080 {\n lameduck soon\n}",
-            "`soon` is not a duration",
-        ),
+        ("health :8080 {\n lameduck soon\n}", "`soon` is not a duration"),
         ("forward .", "wrong number of arguments for `forward`"),
-        (
-            "forward . 10.0.0.1 {\n max_fails -1\n}",
-            "from 0 to 4294967295",
-        ),
-        (
-            "forward . 10.0.0.1 {\n failover NOERROR\n}",
-            "never accept an answer",
-        ),
+        ("forward . 10.0.0.1 {\n max_fails -1\n}", "from 0 to 4294967295"),
+        ("forward . 10.0.0.1 {\n failover NOERROR\n}", "never accept an answer"),
         ("forward . 10.0.0.1 {\n next WHAT\n}", "not a response code"),
-        (
-            "forward . https://10.0.0.1",
-            "https:// upstreams are not served",
-        ),
+        ("forward . https://10.0.0.1", "https:// upstreams are not served"),
         ("forward . dns.example", "neither an IP address nor a file"),
         ("forward . /etc/none", "cannot read /etc/none"),
         ("forward . /etc/Corefile", "no usable nameserver"),
-        (
-            "forward . tls://9.9.9.9%a {\n tls_servername b\n}",
-            "both `tls_servername`",
-        ),
+        ("forward . tls://9.9.9.9%a {\n tls_servername b\n}", "both `tls_servername`"),
         (
             "forward . 1.1.1.1 2.2.2.2 3.3.3.3 4.4.4.4 5.5.5.5 6.6.6.6 7.7.7.7 8.8.8.8 \
           9.9.9.9 1.0.0.0 1.0.0.1 1.0.0.2 1.0.0.3 1.0.0.4 1.0.0.5 1.0.0.6",
             "at most 15",
         ),
-        (
-            "bind 10.0.0.1 {\n except 10.0.0.1\n}",
-            "no address to listen on",
-        ),
+        ("bind 10.0.0.1 {\n except 10.0.0.1\n}", "no address to listen on"),
         ("multisocket 0", "from 1 to 1024"),
     ] {
         let found = report(&format!(".:53 {{\n{directives}\n}}\n")).one_liners();
-        assert!(
-            found.len() == 1 && found[0].contains(expected),
-            "{directives}\n{found:#?}"
-        );
+        assert!(found.len() == 1 && found[0].contains(expected), "{directives}\n{found:#?}");
     }
 }
 
@@ -246,10 +212,7 @@ fn zones_may_not_overlap() {
             Some(line) => {
                 let found = report(text).one_liners();
                 let start = format!("{CONF}:{line} - Error during parsing: zone ");
-                assert!(
-                    found.len() == 1 && found[0].starts_with(&start),
-                    "{text}\n{found:#?}"
-                );
+                assert!(found.len() == 1 && found[0].starts_with(&start), "{text}\n{found:#?}");
             }
         }
     }
@@ -257,44 +220,27 @@ fn zones_may_not_overlap() {
 
 #[test]
 fn cache_values_arrive() {
-    let cache = block("cache 60 example.org 10.0.0.0/8 {\n success 5000 3600 10\n denial 2500 1800\n \
-        prefetch 10 1m30s 15%\n serve_stale 2h verify\n servfail 500ms\n keepttl\n disable denial a\n}")
-        .cache
-        .unwrap();
-    let names = |names: &[doorstep::wire::Name]| -> Vec<String> {
-        names.iter().map(ToString::to_string).collect()
-    };
+    let cache = block(
+        "cache 60 example.org 10.0.0.0/8 {\n success 5000 3600 10\n denial 2500 1800\n \
+        prefetch 10 1m30s 15%\n serve_stale 2h verify\n servfail 500ms\n keepttl\n disable denial a\n}",
+    )
+    .cache
+    .unwrap();
+    let names =
+        |names: &[doorstep::wire::Name]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
     assert_eq!(names(&cache.zones), ["example.org.", "10.in-addr.arpa."]);
-    let store = |capacity, max_ttl, min_ttl| cache::StoreConfig {
-        capacity,
-        max_ttl,
-        min_ttl,
-    };
+    let store = |capacity, max_ttl, min_ttl| cache::StoreConfig { capacity, max_ttl, min_ttl };
     assert_eq!(cache.success, store(4864, 3600, 10));
     assert_eq!(cache.denial, store(2304, 1800, 5));
-    let prefetch = cache::Prefetch {
-        amount: 10,
-        gap_ms: 90_000,
-        percentage: 15,
-    };
+    let prefetch = cache::Prefetch { amount: 10, gap_ms: 90_000, percentage: 15 };
     assert_eq!(cache.prefetch, Some(prefetch));
-    let stale = cache::ServeStale {
-        window: 7200,
-        mode: cache::StaleMode::Verify,
-    };
+    let stale = cache::ServeStale { window: 7200, mode: cache::StaleMode::Verify };
     assert_eq!(cache.serve_stale, Some(stale));
     assert_eq!((cache.servfail_ttl, cache.keep_ttl), (1, true));
     assert_eq!(names(&cache.disable_denial), ["a."]);
     assert_eq!(block("cache").cache, Some(cache::Config::default()));
     assert_eq!(block("cache 30").cache.unwrap().denial.max_ttl, 30);
-    assert_eq!(
-        block("cache {\n success 1\n}")
-            .cache
-            .unwrap()
-            .success
-            .capacity,
-        1024
-    );
+    assert_eq!(block("cache {\n success 1\n}").cache.unwrap().success.capacity, 1024);
 }
 
 #[test]
@@ -311,10 +257,7 @@ fn listeners_and_process_values_arrive() {
     assert_eq!(config.admin.health.len(), 2);
     assert_eq!(config.health_port, Some(8080));
     let reload = config.reload.unwrap();
-    assert_eq!(
-        (reload.interval.as_secs(), reload.jitter.as_secs()),
-        (10, 5)
-    );
+    assert_eq!((reload.interval.as_secs(), reload.jitter.as_secs()), (10, 5));
     assert_eq!((config.debug, config.server.udp_threads), (true, 3));
     assert_eq!(config.server.timeouts.idle, Duration::from_secs(60));
     assert_eq!(config.server.timeouts.read, Duration::from_secs(3));
@@ -330,34 +273,19 @@ fn interfaces_stand_for_their_addresses() {
     let addresses = ["10.0.0.7", "2001:db8::7"].map(|ip| ip.parse().unwrap());
     machine.interfaces.insert("eth0".into(), addresses.into());
     let zones = &load_on(&machine).server.blocks[0].zones;
-    assert_eq!(
-        format!("{:?}", zones[0].1),
-        "[10.0.0.7:53, [2001:db8::7]:53]"
-    );
+    assert_eq!(format!("{:?}", zones[0].1), "[10.0.0.7:53, [2001:db8::7]:53]");
 }
 
 #[test]
 fn log_formats() {
     let formats = |directive: &str| -> Vec<(String, String)> {
         let rules = block(directive).log;
-        rules
-            .into_iter()
-            .map(|rule| (rule.scope.to_string(), rule.format))
-            .collect()
+        rules.into_iter().map(|rule| (rule.scope.to_string(), rule.format)).collect()
     };
     let common = formats("log")[0].1.clone();
-    assert!(
-        common.starts_with("{remote}:{port} - {>id} \"{type}"),
-        "{common}"
-    );
-    assert_eq!(
-        formats("log a b"),
-        [("a.".into(), common.clone()), ("b.".into(), common.clone())]
-    );
-    assert_eq!(
-        formats("log . \"{common} x\""),
-        [(".".into(), format!("{common} x"))]
-    );
+    assert!(common.starts_with("{remote}:{port} - {>id} \"{type}"), "{common}");
+    assert_eq!(formats("log a b"), [("a.".into(), common.clone()), ("b.".into(), common.clone())]);
+    assert_eq!(formats("log . \"{common} x\""), [(".".into(), format!("{common} x"))]);
     let combined = format!("{common} \"{{>opcode}}\"");
     assert_eq!(formats("log {combined}"), [(".".into(), combined)]);
 }

@@ -1,9 +1,6 @@
 //! The try-it cluster in the running kernel. Needs root and nf_tables; fails without.
 #![cfg(feature = "demo")]
-#![allow(
-    clippy::expect_used,
-    reason = "clippy exempts test functions, not their helpers"
-)]
+#![allow(clippy::expect_used, reason = "clippy exempts test functions, not their helpers")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use doorstep::demo::network::{KUBE_DNS, KUBE_DNS_VIP, NODE, POD, UPSTREAM_VIP};
 use doorstep::demo::{
-    Cluster, ClusterConfig, DemoError, Lookup, Namespace, Options, Transport, dns_entries, flush,
-    lookup, notrack_rules, run,
+    Cluster, ClusterConfig, DemoError, Lookup, Namespace, Options, Transport, dns_entries, flush, lookup,
+    notrack_rules, run,
 };
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -25,9 +22,7 @@ const KUBERNETES: &str = "kubernetes.default.svc.cluster.local.";
 
 /// A prefix of this test and this process alone.
 fn config(test: &str) -> ClusterConfig {
-    ClusterConfig {
-        prefix: format!("dt{}-{test}", std::process::id()),
-    }
+    ClusterConfig { prefix: format!("dt{}-{test}", std::process::id()) }
 }
 
 fn up(test: &str) -> Cluster {
@@ -106,14 +101,7 @@ fn only_the_node_is_masqueraded() {
     assert!(added.status().expect("ip").success());
     let mut command = cluster.node().command("dig");
     let server = format!("@{UPSTREAM_VIP}");
-    let dig = command.args([
-        "-b",
-        "198.51.100.7",
-        &server,
-        "+short",
-        "whoami.cluster.local",
-        "TXT",
-    ]);
+    let dig = command.args(["-b", "198.51.100.7", &server, "+short", "whoami.cluster.local", "TXT"]);
     let node = String::from_utf8(dig.output().expect("dig").stdout).expect("text");
     assert!(node.starts_with(&format!("\"udp {NODE}:")), "{node}");
 }
@@ -233,10 +221,7 @@ fn a_tour_past_a_cache_that_keeps_its_promises() {
     assert_eq!(report.upstream_of_miss.tcp, 1);
     assert_eq!(report.notrack.rules, 2);
     assert!(report.notrack.packets >= Some(8), "{:?}", report.notrack);
-    assert!(
-        report.to_string().ends_with("All as it should be.\n"),
-        "{report}"
-    );
+    assert!(report.to_string().ends_with("All as it should be.\n"), "{report}");
     assert_gone(&prefix);
     assert!(!fs::exists(format!("/run/{prefix}-demo")).expect("a look"));
 }
@@ -268,18 +253,11 @@ fn a_program_that_ends_is_an_error_that_shows_its_log() {
     let prefix = config("ended").prefix;
     let options = Options {
         prefix: prefix.clone(),
-        command: Some(
-            ["sh", "-c", "echo no such flag; exit 3"]
-                .map(Into::into)
-                .to_vec(),
-        ),
+        command: Some(["sh", "-c", "echo no such flag; exit 3"].map(Into::into).to_vec()),
         ..Options::default()
     };
     let error = run(options).expect_err("nobody answers").to_string();
-    assert!(
-        error.contains("exit status: 3") && error.contains("no such flag"),
-        "{error}"
-    );
+    assert!(error.contains("exit status: 3") && error.contains("no such flag"), "{error}");
     assert_gone(&prefix);
 }
 
@@ -353,9 +331,7 @@ fn a_killed_demo_takes_its_program_along_and_the_next_one_cleans_up() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(names(&prefix).len(), 3);
-    let cluster = Cluster::up(&ClusterConfig {
-        prefix: prefix.clone(),
-    });
+    let cluster = Cluster::up(&ClusterConfig { prefix: prefix.clone() });
     drop(cluster.expect("a cluster over the leftovers"));
     assert_gone(&prefix);
     fs::remove_dir_all(format!("/run/{prefix}-demo")).expect("what only a next tour removes");

@@ -47,10 +47,7 @@ fn ip(text: &str) -> IpAddr {
 fn iptables_rules() -> String {
     let saved = run("iptables-save; ip6tables-save");
     let line = |line: &str| line.split(" [").next().unwrap().to_owned();
-    let kept = saved
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(line);
+    let kept = saved.lines().filter(|line| !line.starts_with('#')).map(line);
     kept.collect::<Vec<_>>().join("\n")
 }
 
@@ -67,17 +64,12 @@ fn addresses() -> String {
 
 /// Lets the kernel track connections, as one rule with a state match anywhere does.
 fn enable_conntrack() {
-    run(
-        "nft 'table inet tracker { chain c { type filter hook input priority 0; ct state new counter; }; }'",
-    );
+    run("nft 'table inet tracker { chain c { type filter hook input priority 0; ct state new counter; }; }'");
 }
 
 fn tracked_dns() -> usize {
     let entries = run("conntrack -L -f ipv4 2>/dev/null; conntrack -L -f ipv6 2>/dev/null");
-    entries
-        .lines()
-        .filter(|line| line.contains("dport=53 "))
-        .count()
+    entries.lines().filter(|line| line.contains("dport=53 ")).count()
 }
 
 fn spawn(node: Node) -> (Reconciler, Receiver<Event>) {
@@ -91,9 +83,7 @@ fn spawn(node: Node) -> (Reconciler, Receiver<Event>) {
 /// The next comparison that repaired something; it must come soon and without errors.
 fn repaired(events: &Receiver<Event>) -> Event {
     loop {
-        let event = events
-            .recv_timeout(Duration::from_secs(10))
-            .expect("no repair");
+        let event = events.recv_timeout(Duration::from_secs(10)).expect("no repair");
         assert!(event.drift.errors.is_empty(), "{event:?}");
         assert_eq!(event.trigger, Trigger::Notification);
         if !event.drift.is_none() {
@@ -145,19 +135,13 @@ fn a_pod_reaches_both_families() {
             }
             isolated(|| {
                 let pod = own_path();
-                run(&format!(
-                    "nsenter --net={host} ip link set pod1 netns {pod}"
-                ));
-                run(
-                    "ip addr add 10.0.0.2/24 dev pod1; ip addr add fd01::2/64 dev pod1 nodad
+                run(&format!("nsenter --net={host} ip link set pod1 netns {pod}"));
+                run("ip addr add 10.0.0.2/24 dev pod1; ip addr add fd01::2/64 dev pod1 nodad
                      ip link set pod1 up
-                     ip route add default via 10.0.0.1; ip -6 route add default via fd01::1",
-                );
+                     ip route add default via 10.0.0.1; ip -6 route add default via fd01::1");
                 for (own, server) in [("10.0.0.2", V4), ("fd01::2", V6)] {
                     let client = UdpSocket::bind((ip(own), 0)).unwrap();
-                    client
-                        .set_read_timeout(Some(Duration::from_secs(5)))
-                        .unwrap();
+                    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                     client.send_to(b"query", (ip(server), 53)).unwrap();
                     let (_, peer) = client.recv_from(&mut [0; 16]).unwrap();
                     assert_eq!(peer.ip(), ip(server));
@@ -189,10 +173,7 @@ fn an_address_no_longer_wanted_goes_from_our_link() {
         let changes = Node::new(nft(&[V4, "10.96.0.11"])).ensure_link().unwrap();
         assert_eq!((changes.added, changes.removed), (1, 2));
         let shown = addresses();
-        assert!(
-            shown.contains(V4) && shown.contains("10.96.0.11"),
-            "{shown}"
-        );
+        assert!(shown.contains(V4) && shown.contains("10.96.0.11"), "{shown}");
         assert!(!shown.contains(VIP) && !shown.contains(V6), "{shown}");
     });
 }
@@ -240,10 +221,7 @@ fn an_unusable_name_is_an_error_that_says_so() {
         let mut config = nft(&[V4]);
         config.interface = "a-name-of-more-than-15-letters".into();
         let error = Node::new(config).ensure_link().unwrap_err();
-        assert!(
-            error.to_string().contains("a-name-of-more-than-15-letters"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("a-name-of-more-than-15-letters"), "{error}");
         assert!(error.error_type().starts_with("interface_"), "{error}");
     });
 }
@@ -316,66 +294,18 @@ fn iptables_rules_are_node_caches_byte_for_byte() {
             let skip = "-m comment --comment 'NodeLocal DNS Cache: skip conntrack'";
             let allow = "-m comment --comment 'NodeLocal DNS Cache: allow DNS traffic'";
             for (place, rule, tail) in [
-                (
-                    "PREROUTING -t raw",
-                    format!("-p tcp -d {ip} --dport 53 -j NOTRACK"),
-                    skip,
-                ),
-                (
-                    "PREROUTING -t raw",
-                    format!("-p udp -d {ip} --dport 53 -j NOTRACK"),
-                    skip,
-                ),
-                (
-                    "INPUT -t filter",
-                    format!("-p tcp -d {ip} --dport 53 -j ACCEPT"),
-                    allow,
-                ),
-                (
-                    "INPUT -t filter",
-                    format!("-p udp -d {ip} --dport 53 -j ACCEPT"),
-                    allow,
-                ),
-                (
-                    "OUTPUT -t raw",
-                    format!("-p tcp -s {ip} --sport 53 -j NOTRACK"),
-                    skip,
-                ),
-                (
-                    "OUTPUT -t raw",
-                    format!("-p udp -s {ip} --sport 53 -j NOTRACK"),
-                    skip,
-                ),
-                (
-                    "OUTPUT -t filter",
-                    format!("-p tcp -s {ip} --sport 53 -j ACCEPT"),
-                    allow,
-                ),
-                (
-                    "OUTPUT -t filter",
-                    format!("-p udp -s {ip} --sport 53 -j ACCEPT"),
-                    allow,
-                ),
-                (
-                    "OUTPUT -t raw",
-                    format!("-p tcp -d {ip} --dport 53 -j NOTRACK"),
-                    skip,
-                ),
-                (
-                    "OUTPUT -t raw",
-                    format!("-p udp -d {ip} --dport 53 -j NOTRACK"),
-                    skip,
-                ),
-                (
-                    "OUTPUT -t raw",
-                    format!("-p tcp -d {ip} --dport 8080 -j NOTRACK"),
-                    skip,
-                ),
-                (
-                    "OUTPUT -t raw",
-                    format!("-p tcp -s {ip} --sport 8080 -j NOTRACK"),
-                    skip,
-                ),
+                ("PREROUTING -t raw", format!("-p tcp -d {ip} --dport 53 -j NOTRACK"), skip),
+                ("PREROUTING -t raw", format!("-p udp -d {ip} --dport 53 -j NOTRACK"), skip),
+                ("INPUT -t filter", format!("-p tcp -d {ip} --dport 53 -j ACCEPT"), allow),
+                ("INPUT -t filter", format!("-p udp -d {ip} --dport 53 -j ACCEPT"), allow),
+                ("OUTPUT -t raw", format!("-p tcp -s {ip} --sport 53 -j NOTRACK"), skip),
+                ("OUTPUT -t raw", format!("-p udp -s {ip} --sport 53 -j NOTRACK"), skip),
+                ("OUTPUT -t filter", format!("-p tcp -s {ip} --sport 53 -j ACCEPT"), allow),
+                ("OUTPUT -t filter", format!("-p udp -s {ip} --sport 53 -j ACCEPT"), allow),
+                ("OUTPUT -t raw", format!("-p tcp -d {ip} --dport 53 -j NOTRACK"), skip),
+                ("OUTPUT -t raw", format!("-p udp -d {ip} --dport 53 -j NOTRACK"), skip),
+                ("OUTPUT -t raw", format!("-p tcp -d {ip} --dport 8080 -j NOTRACK"), skip),
+                ("OUTPUT -t raw", format!("-p tcp -s {ip} --sport 8080 -j NOTRACK"), skip),
             ] {
                 run(&format!("iptables -w 5 -I {place} {rule} {tail}"));
             }
@@ -451,11 +381,9 @@ fn changes_elsewhere_wake_nobody() {
         node.ensure_link().unwrap();
         node.install_rules().unwrap();
         let (reconciler, events) = spawn(node);
-        run(
-            "ip link add name other type bridge; ip address add 192.0.2.1/24 dev other
+        run("ip link add name other type bridge; ip address add 192.0.2.1/24 dev other
              ip link set other up; nft add table ip other; nft add chain ip other chain
-             nft add rule ip other chain drop; iptables -A INPUT -s 192.0.2.0/24 -j DROP",
-        );
+             nft add rule ip other chain drop; iptables -A INPUT -s 192.0.2.0/24 -j DROP");
         // What does concern us comes through behind all that.
         run("ip address delete 169.254.20.10/32 dev nodelocaldns");
         let first = events.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -513,11 +441,7 @@ fn a_successor_keeps_the_table_by_its_socket() {
         assert!(run("nft list tables").contains("nodelocaldns"));
         let mut new = Node::new(nft(&[V4, VIP]));
         new.adopt_lease(socket).unwrap();
-        assert_eq!(
-            new.install_rules().unwrap(),
-            12,
-            "the second address' rules"
-        );
+        assert_eq!(new.install_rules().unwrap(), 12, "the second address' rules");
         assert!(new.remove_rules().unwrap());
         assert_eq!(run("nft list tables"), "");
     });
@@ -598,9 +522,7 @@ fn no_conntrack_entry_with_the_rules_and_one_without() {
 #[test]
 fn a_firewall_that_drops_gets_iptables_rules_that_let_dns_through() {
     isolated(|| {
-        run(
-            "iptables -P INPUT DROP; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
-        );
+        run("iptables -P INPUT DROP; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT");
         let mut node = Node::new(config(None, &[V4]));
         node.ensure_link().unwrap();
         assert!(echo(ip(V4), 53).is_err());
@@ -660,17 +582,12 @@ fn the_teardown_command_removes_everything_that_anybody_left() {
         let mut one = Node::new(nft(&[V4])).without_owner_flag();
         one.ensure_link().unwrap();
         one.install_rules().unwrap();
-        run(
-            "iptables -t raw -I PREROUTING -p udp -d 169.254.20.10 --dport 53 -j NOTRACK
+        run("iptables -t raw -I PREROUTING -p udp -d 169.254.20.10 --dport 53 -j NOTRACK
              ip6tables -I INPUT -p udp -d fd00::9 --dport 53 -j ACCEPT \
                  -m comment --comment 'NodeLocal DNS Cache: allow DNS traffic'
-             iptables -A OUTPUT -d 192.0.2.1 -j DROP",
-        );
+             iptables -A OUTPUT -d 192.0.2.1 -j DROP");
         assert_eq!(format!("{:?}", teardown(&config(None, &[V4]))), "[]");
-        assert_eq!(
-            iptables_rules_alone(),
-            ["-A OUTPUT -d 192.0.2.1/32 -j DROP"]
-        );
+        assert_eq!(iptables_rules_alone(), ["-A OUTPUT -d 192.0.2.1/32 -j DROP"]);
         assert!(!run("nft list tables").contains("nodelocaldns"));
         assert!(!run("ip link").contains("nodelocaldns"));
     });

@@ -116,8 +116,7 @@ async fn start(args: &Args) -> Result<Result<Running, i32>> {
     let admin = admin::spawn(endpoints(args, &config, &sockets)?, registry.clone(), ready)?;
     worker.apply(plan, &sockets)?;
     let reloader = Reloader::new(args, watch, &config, &registry);
-    let mut running =
-        Running { args: args.clone(), config, sockets, worker, host, admin, reloader };
+    let mut running = Running { args: args.clone(), config, sockets, worker, host, admin, reloader };
     running.intercept(latch).await;
     Ok(Ok(running))
 }
@@ -198,7 +197,8 @@ impl Running {
 
     /// Undoes everything, in the mirror image of the start.
     async fn stop(mut self) {
-        let lameduck = self.config.admin.health.iter().map(|health| health.lameduck).max().unwrap_or_default();
+        let lameduck =
+            self.config.admin.health.iter().map(|health| health.lameduck).max().unwrap_or_default();
         if !lameduck.is_zero() {
             tracing::info!("going on for {lameduck:?} (lameduck)");
             tokio::time::sleep(lameduck).await;

@@ -55,7 +55,8 @@ impl Plan {
         let first_id = previous.and_then(Plan::last_id).map_or(0, |id| id + 1);
         let mut blocks = Vec::new();
         for (id, block) in (first_id..).zip(&config.server.blocks) {
-            let old = previous.and_then(|plan| plan.blocks.iter().find(|old| old.config.zones == block.zones));
+            let old =
+                previous.and_then(|plan| plan.blocks.iter().find(|old| old.config.zones == block.zones));
             let chain = match old.filter(|old| old.config.forwards == block.forwards) {
                 Some(old) => old.chain.clone(),
                 None => Rc::new(Chain::new(&block.forwards, upstream_metrics.clone())?),
@@ -169,7 +170,11 @@ fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) ->
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
         errors: config.errors.as_ref().map(ErrorLog::new),
-        loops: probe.map(|probe| LoopGuard { probe, seen: AtomicU32::new(0), looping: AtomicBool::new(false) }),
+        loops: probe.map(|probe| LoopGuard {
+            probe,
+            seen: AtomicU32::new(0),
+            looping: AtomicBool::new(false),
+        }),
         empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
     }
 }
@@ -195,7 +200,8 @@ fn show(blocks: &[PlannedBlock], registry: &Registry) -> Vec<Registration> {
             for (store, label) in [(Store::Success, CacheType::Success), (Store::Denial, CacheType::Denial)] {
                 let cache = cache.clone();
                 let labels = [server.as_str(), label.label(), &zones, ""];
-                gauges.push(registry.gauge_fn(&names::CACHE_ENTRIES, labels, move || cache.len(store) as f64));
+                gauges
+                    .push(registry.gauge_fn(&names::CACHE_ENTRIES, labels, move || cache.len(store) as f64));
             }
         }
     }

@@ -19,7 +19,9 @@ use crate::config::Config;
 use crate::forward;
 use crate::metrics::Registry;
 use crate::server::zones::Zones;
-use crate::server::{MISS_QUEUE, Miss, Misses, Streams, UdpThread, UdpWorker, Wake, probe_for_loop, thread_name};
+use crate::server::{
+    MISS_QUEUE, Miss, Misses, Streams, UdpThread, UdpWorker, Wake, probe_for_loop, thread_name,
+};
 use crate::sockets::{Listen, Role, Sockets};
 
 /// In-flight queries get this long to be answered when the process stops. An upstream exchange never
@@ -190,7 +192,8 @@ impl Worker {
 pub async fn answers(address: SocketAddr, patience: Duration) -> bool {
     const STATUS: [u8; 12] = [0x64, 0x73, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let ask = async {
-        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let any: SocketAddr =
+            if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
         let socket = tokio::net::UdpSocket::bind(any).await?;
         socket.connect(address).await?;
         socket.send(&STATUS).await?;

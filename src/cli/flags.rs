@@ -35,22 +35,13 @@ Flags take one dash or two, and their value after a blank or =. Switches only af
 )]
 pub struct Flags {
     /// Addresses to serve on, separated by commas, IPv4 and IPv6
-    #[arg(
-        long = "localip",
-        value_name = "IP,...",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long = "localip", value_name = "IP,...", default_value = "", hide_default_value = true)]
     local_ips: String,
     /// Create the interface and keep the addresses on it
     #[arg(long = "setupinterface", value_name = SWITCH, default_value = "true", value_parser = parse_bool, action = ArgAction::Set)]
     pub setup_interface: bool,
     /// Name of the interface
-    #[arg(
-        long = "interfacename",
-        value_name = "NAME",
-        default_value = "nodelocaldns"
-    )]
+    #[arg(long = "interfacename", value_name = "NAME", default_value = "nodelocaldns")]
     interface: String,
     /// Keep connection tracking away from the cache
     #[arg(long = "setupiptables", value_name = SWITCH, default_value = "true", value_parser = parse_bool, action = ArgAction::Set)]
@@ -68,34 +59,16 @@ pub struct Flags {
     #[arg(long = "conf", value_name = "FILE")]
     conf: Option<String>,
     /// The template, watched for changes
-    #[arg(
-        long = "basecorefile",
-        value_name = "FILE",
-        default_value = "/etc/coredns/Corefile.base"
-    )]
+    #[arg(long = "basecorefile", value_name = "FILE", default_value = "/etc/coredns/Corefile.base")]
     base_corefile: String,
     /// Where the kube-dns ConfigMap is mounted
-    #[arg(
-        long = "kubednscm",
-        value_name = "DIR",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long = "kubednscm", value_name = "DIR", default_value = "", hide_default_value = true)]
     kube_dns: String,
     /// Service that names the cluster's DNS servers
-    #[arg(
-        long = "upstreamsvc",
-        value_name = "SERVICE",
-        default_value = "kube-dns"
-    )]
+    #[arg(long = "upstreamsvc", value_name = "SERVICE", default_value = "kube-dns")]
     upstream_service: String,
     /// Port of server blocks that name none, and of the rules
-    #[arg(
-        long = "dns.port",
-        alias = "p",
-        value_name = "PORT",
-        default_value_t = 53
-    )]
+    #[arg(long = "dns.port", alias = "p", value_name = "PORT", default_value_t = 53)]
     dns_port: u16,
     /// Port of the health check, for the rules; the Corefile's unless given
     #[arg(long = "health-port", value_name = "PORT")]
@@ -104,11 +77,7 @@ pub struct Flags {
     #[arg(long = "metrics-listen-address", value_name = "ADDRESS", default_value = "0.0.0.0:9353", value_parser = listen)]
     metrics_addresses: Listen,
     /// What __PROMETHEUS__ENDPOINT__ in the template becomes
-    #[arg(
-        long = "prometheus-listen-address",
-        value_name = "ADDRESS",
-        default_value = ":9253"
-    )]
+    #[arg(long = "prometheus-listen-address", value_name = "ADDRESS", default_value = ":9253")]
     prometheus: String,
     /// Written once the sockets are open
     #[arg(long = "pidfile", value_name = "FILE")]
@@ -187,14 +156,10 @@ fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
             let hint = match piece.trim() {
                 "" => "there is nothing between two commas or after the last one; remove the comma",
                 trimmed if trimmed != piece => "write the list without blanks",
-                trimmed if trimmed.starts_with("__PILLAR__") => {
-                    "the manifest's placeholder was not replaced"
-                }
+                trimmed if trimmed.starts_with("__PILLAR__") => "the manifest's placeholder was not replaced",
                 _ => "write addresses such as 169.254.20.10 separated by commas",
             };
-            return Err(CliError::config(format!(
-                "invalid localip specified - {piece:?}: {hint}"
-            )));
+            return Err(CliError::config(format!("invalid localip specified - {piece:?}: {hint}")));
         };
         if !found.contains(&ip) {
             found.push(ip);
@@ -221,10 +186,7 @@ fn listen(text: &str) -> Result<Listen, String> {
 /// Those spellings and bare seconds are kept; everything else is the duration it says.
 fn sync_interval(text: &str) -> Result<SyncInterval, String> {
     let seconds = |digits: &str| {
-        let count = digits
-            .parse()
-            .ok()
-            .filter(|count| (1..1000).contains(count));
+        let count = digits.parse().ok().filter(|count| (1..1000).contains(count));
         count.map(Duration::from_secs)
     };
     let odd = match text.strip_suffix("ns") {
@@ -235,9 +197,7 @@ fn sync_interval(text: &str) -> Result<SyncInterval, String> {
         let shown = duration::show(interval);
         return Ok(SyncInterval {
             interval,
-            warning: Some(format!(
-                "-syncinterval {text} is taken as {shown}; write {shown}"
-            )),
+            warning: Some(format!("-syncinterval {text} is taken as {shown}; write {shown}")),
         });
     }
     let interval = duration::parse(text).map_err(|error| error.to_string())?;
@@ -245,8 +205,5 @@ fn sync_interval(text: &str) -> Result<SyncInterval, String> {
         let default = duration::show(SYNC_INTERVAL);
         return Err(format!("write at least 1s; the default is {default}"));
     }
-    Ok(SyncInterval {
-        interval,
-        warning: None,
-    })
+    Ok(SyncInterval { interval, warning: None })
 }

@@ -33,15 +33,10 @@ pub const SWITCH: &str = "BOOL";
 pub fn known(command: &clap::Command) -> Vec<Flag> {
     let mut flags = Vec::new();
     for arg in command.get_arguments() {
-        let is_switch = arg
-            .get_value_names()
-            .is_some_and(|names| names.iter().any(|name| name == SWITCH));
+        let is_switch = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == SWITCH));
         let aliases = arg.get_all_aliases().unwrap_or_default();
         for name in arg.get_long().into_iter().chain(aliases) {
-            flags.push(Flag {
-                name: name.to_owned(),
-                is_switch,
-            });
+            flags.push(Flag { name: name.to_owned(), is_switch });
         }
     }
     flags
@@ -49,10 +44,7 @@ pub fn known(command: &clap::Command) -> Vec<Flag> {
 
 /// Rewrites the leading flags to `--x=v` and returns them with the words from the first one that is
 /// no flag; as in Go, nothing after that word is a flag.
-pub fn normalise<'a>(
-    words: &'a [String],
-    known: &[Flag],
-) -> Result<(Vec<String>, &'a [String]), FlagError> {
+pub fn normalise<'a>(words: &'a [String], known: &[Flag]) -> Result<(Vec<String>, &'a [String]), FlagError> {
     let mut flags = Vec::new();
     let mut rest = words;
     while let Some((word, after)) = rest.split_first() {

@@ -27,10 +27,7 @@ fn the_stock_manifest() {
     assert_eq!(
         args,
         Args {
-            local_ips: vec![
-                "169.254.20.10".parse().unwrap(),
-                "10.96.0.10".parse().unwrap()
-            ],
+            local_ips: vec!["169.254.20.10".parse().unwrap(), "10.96.0.10".parse().unwrap()],
             setup_interface: true,
             interface: "nodelocaldns".into(),
             sync_interval: Duration::from_secs(60),
@@ -74,17 +71,9 @@ fn every_spelling() {
 
 #[test]
 fn what_is_refused() {
-    fails(
-        "-setupebtables=true",
-        2,
-        "flag provided but not defined: -setupebtables",
-    );
+    fails("-setupebtables=true", 2, "flag provided but not defined: -setupebtables");
     fails("-locaip 1.1.1.1", 2, "did you mean -localip?");
-    fails(
-        "-localip 1.1.1.1 -setupiptables false",
-        2,
-        "-setupiptables=false",
-    );
+    fails("-localip 1.1.1.1 -setupiptables false", 2, "-setupiptables=false");
     fails("-localip 1.1.1.1 serve", 2, "unexpected `serve`");
     fails("---localip 1.1.1.1", 2, "bad flag syntax");
     fails("-localip", 2, "flag needs an argument: -localip");
@@ -94,11 +83,7 @@ fn what_is_refused() {
     fails("-localip ::1 -syncinterval 10ms", 2, "at least 1s");
     fails("", 64, "-localip");
     fails("-localip 169.254.20.10,", 64, "remove the comma");
-    fails(
-        "-localip 169.254.20",
-        64,
-        "invalid localip specified - \"169.254.20\"",
-    );
+    fails("-localip 169.254.20", 64, "invalid localip specified - \"169.254.20\"");
     fails("-localip __PILLAR__LOCAL__DNS__", 64, "placeholder");
     fails("check a b", 2, "check does not take `b`");
     fails("teardown now", 2, "teardown does not take");
@@ -106,13 +91,9 @@ fn what_is_refused() {
 
 #[test]
 fn sync_interval_as_it_is_meant() {
-    for (text, seconds, warns) in [
-        ("60s", 60, false),
-        ("1m", 60, false),
-        ("1ns", 1, true),
-        ("60", 60, true),
-        ("90s", 90, false),
-    ] {
+    for (text, seconds, warns) in
+        [("60s", 60, false), ("1m", 60, false), ("1ns", 1, true), ("60", 60, true), ("90s", 90, false)]
+    {
         let args = args(&format!("-localip ::1 -syncinterval {text}"));
         assert_eq!(args.sync_interval, Duration::from_secs(seconds), "{text}");
         assert_eq!(!args.warnings.is_empty(), warns, "{text}");
@@ -123,14 +104,8 @@ fn sync_interval_as_it_is_meant() {
 fn subcommands() {
     assert_eq!(run("-version"), Ok(Command::Version));
     assert_eq!(run("-plugins"), Ok(Command::Plugins));
-    assert!(matches!(
-        run("teardown -localip ::1"),
-        Ok(Command::Teardown(_))
-    ));
-    assert!(matches!(
-        run("check"),
-        Ok(Command::Check { corefile: None, .. })
-    ));
+    assert!(matches!(run("teardown -localip ::1"), Ok(Command::Teardown(_))));
+    assert!(matches!(run("check"), Ok(Command::Check { corefile: None, .. })));
     let Ok(Command::Check { args, corefile }) = run("-localip ::1 check -p 54 My.Corefile") else {
         panic!("check");
     };

@@ -21,8 +21,7 @@ pub(super) fn build(
 ) -> Vec<server::Block> {
     if corefile.blocks.is_empty() && diagnostics.is_clean() {
         let error = Diagnostic::general("the configuration has no server block");
-        diagnostics
-            .error(error.remedy("write one, for instance `.:53 { forward . /etc/resolv.conf }`"));
+        diagnostics.error(error.remedy("write one, for instance `.:53 { forward . /etc/resolv.conf }`"));
     }
     let mut taken = Taken::default();
     let mut blocks = Vec::new();
@@ -78,18 +77,12 @@ enum Addresses {
 
 impl Addresses {
     fn sockets(&self, port: u16) -> Vec<SocketAddr> {
-        let all = [
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        ];
+        let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let addresses = match self {
             Addresses::All => &all[..],
             Addresses::Bound(addresses) => addresses,
         };
-        addresses
-            .iter()
-            .map(|ip| SocketAddr::new(*ip, port))
-            .collect()
+        addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
     }
 }
 
@@ -97,11 +90,7 @@ fn listen_addresses(draft: &Draft, diagnostics: &mut Diagnostics) -> Addresses {
     let Some((bound, span)) = &draft.bind else {
         return Addresses::All;
     };
-    let left: Vec<IpAddr> = bound
-        .iter()
-        .copied()
-        .filter(|address| !draft.except.contains(address))
-        .collect();
+    let left: Vec<IpAddr> = bound.iter().copied().filter(|address| !draft.except.contains(address)).collect();
     if left.is_empty() && !bound.is_empty() {
         let error = Diagnostic::at(*span, "`except` leaves no address to listen on");
         diagnostics.error(error.remedy("bind more, or except less"));
@@ -109,11 +98,7 @@ fn listen_addresses(draft: &Draft, diagnostics: &mut Diagnostics) -> Addresses {
     Addresses::Bound(left)
 }
 
-fn labels(
-    block: &Block,
-    default_port: u16,
-    diagnostics: &mut Diagnostics,
-) -> Vec<(Name, u16, Span)> {
+fn labels(block: &Block, default_port: u16, diagnostics: &mut Diagnostics) -> Vec<(Name, u16, Span)> {
     let mut found = Vec::new();
     for label in &block.labels {
         match zone::parse_label(&label.text, default_port) {
@@ -123,8 +108,7 @@ fn labels(
             Err(error) => {
                 let message = format!("`{}` is not a zone: {error}", label.text);
                 let error = Diagnostic::at(label.span, message);
-                diagnostics
-                    .error(error.remedy("write ZONE or ZONE:PORT, such as cluster.local:53"));
+                diagnostics.error(error.remedy("write ZONE or ZONE:PORT, such as cluster.local:53"));
             }
         }
     }

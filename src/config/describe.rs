@@ -28,11 +28,8 @@ pub fn describe(config: &Config) -> String {
 }
 
 fn block_lines(block: &Block) -> Vec<String> {
-    let mut lines: Vec<String> = block
-        .zones
-        .iter()
-        .map(|(zone, addresses)| format!("{zone} on {}", sockets(addresses)))
-        .collect();
+    let mut lines: Vec<String> =
+        block.zones.iter().map(|(zone, addresses)| format!("{zone} on {}", sockets(addresses))).collect();
     lines.push(match &block.cache {
         Some(cache) => format!("  cache    {}", cache_words(cache)),
         None => "  cache    none".to_owned(),
@@ -67,10 +64,7 @@ fn block_lines(block: &Block) -> Vec<String> {
 
 fn cache_words(config: &cache::Config) -> String {
     let store = |name: &str, store: &StoreConfig| {
-        format!(
-            "{name} {} entries for {} to {} s",
-            store.capacity, store.min_ttl, store.max_ttl
-        )
+        format!("{name} {} entries for {} to {} s", store.capacity, store.min_ttl, store.max_ttl)
     };
     let mut words = vec![
         store("success", &config.success),
@@ -78,10 +72,8 @@ fn cache_words(config: &cache::Config) -> String {
         format!("failures {} s", config.servfail_ttl),
     ];
     if let Some(prefetch) = config.prefetch {
-        words.push(format!(
-            "refreshed after {} hits at {}% of the TTL",
-            prefetch.amount, prefetch.percentage
-        ));
+        words
+            .push(format!("refreshed after {} hits at {}% of the TTL", prefetch.amount, prefetch.percentage));
     }
     if let Some(stale) = config.serve_stale {
         let mode = match stale.mode {

@@ -57,9 +57,7 @@ fn term(text: &str) -> Result<(u128, &str), DurationError> {
     if whole.is_empty() && fraction.is_empty() {
         return Err(DurationError::Syntax);
     }
-    let end = rest
-        .find(|c: char| c == '.' || c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(end);
     let scale = unit_nanos(unit)?;
     // 2^63 ns has 19 digits; anything longer is too long in every unit.
@@ -77,9 +75,7 @@ fn term(text: &str) -> Result<(u128, &str), DurationError> {
 }
 
 fn digits(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 

@@ -39,9 +39,7 @@ impl Environment for System {
         use std::io::Read;
         let mut bytes = Vec::new();
         let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        std::fs::File::open(path)?
-            .take(most)
-            .read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

@@ -27,20 +27,12 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A mistake at a place.
     pub fn at(span: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic {
-            span: Some(span),
-            ..Diagnostic::general(message)
-        }
+        Diagnostic { span: Some(span), ..Diagnostic::general(message) }
     }
 
     /// A mistake of the configuration as a whole.
     pub fn general(message: impl Into<String>) -> Diagnostic {
-        Diagnostic {
-            message: message.into(),
-            span: None,
-            other: None,
-            remedy: None,
-        }
+        Diagnostic { message: message.into(), span: None, other: None, remedy: None }
     }
 
     /// Adds what to do about it.
@@ -105,11 +97,7 @@ impl Diagnostics {
     /// One line per mistake, in CoreDNS's words: `Corefile:7 - Error during parsing: ...`.
     pub fn one_liners(&self) -> Vec<String> {
         let line = |error: &Diagnostic| match error.span {
-            Some(span) => format!(
-                "{} - Error during parsing: {}",
-                self.sources.place(span),
-                error.message
-            ),
+            Some(span) => format!("{} - Error during parsing: {}", self.sources.place(span), error.message),
             None => format!("Error during parsing: {}", error.message),
         };
         self.errors.iter().map(line).collect()
@@ -120,20 +108,15 @@ impl Diagnostics {
         let line = |warning: &Diagnostic| {
             let place = warning.span.map(|span| self.sources.place(span) + ": ");
             let remedy = warning.remedy.as_ref().map(|text| format!("; {text}"));
-            [place.as_deref(), Some(&warning.message), remedy.as_deref()]
-                .into_iter()
-                .flatten()
-                .collect()
+            [place.as_deref(), Some(&warning.message), remedy.as_deref()].into_iter().flatten().collect()
         };
         self.warnings.iter().map(line).collect()
     }
 
     fn render(&self, error: &Diagnostic) -> String {
-        let mut group = Level::ERROR.primary_title(error.message.as_str()).elements(
-            error
-                .span
-                .map(|span| self.snippet(span, AnnotationKind::Primary, "")),
-        );
+        let mut group = Level::ERROR
+            .primary_title(error.message.as_str())
+            .elements(error.span.map(|span| self.snippet(span, AnnotationKind::Primary, "")));
         if let Some((span, why)) = &error.other {
             group = group.element(self.snippet(*span, AnnotationKind::Context, why));
         }

@@ -3,9 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -38,29 +36,21 @@ pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
 }
 
 fn is_named(link: &LinkMessage, name: &str) -> bool {
-    link.attributes
-        .iter()
-        .any(|attribute| matches!(attribute, LinkAttribute::IfName(found) if found == name))
+    link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfName(found) if found == name))
 }
 
 /// On a point-to-point link `Address` is the peer and `Local` ours; elsewhere they are equal, and
 /// IPv6 sends `Address` alone.
 fn own(message: &AddressMessage) -> Option<IpAddr> {
-    let local = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
     let any = || {
-        message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            })
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
     };
     local.or_else(any).filter(|address| match address {
         IpAddr::V4(_) => true,

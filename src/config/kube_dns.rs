@@ -58,10 +58,7 @@ impl KubeDns {
         let stub_domains = stub_domains(&key(&path, env)?, &path)?;
         let path = directory.join("upstreamNameservers");
         let upstream_nameservers = upstream_nameservers(&key(&path, env)?, &path)?;
-        Ok(KubeDns {
-            stub_domains,
-            upstream_nameservers,
-        })
+        Ok(KubeDns { stub_domains, upstream_nameservers })
     }
 
     /// A server block for each stub domain, as Corefile text.
@@ -73,9 +70,7 @@ impl KubeDns {
         };
         let block = |(zone, servers): (&String, &Vec<String>)| {
             let servers = servers.join(" ");
-            format!(
-                "{zone}:{port} {{\n    errors\n    cache 30\n{bind}    forward . {servers}\n}}\n"
-            )
+            format!("{zone}:{port} {{\n    errors\n    cache 30\n{bind}    forward . {servers}\n}}\n")
         };
         self.stub_domains.iter().map(block).collect()
     }
@@ -85,10 +80,7 @@ fn key(path: &Path, env: &dyn Environment) -> Result<Vec<u8>, KubeDnsError> {
     match env.read(path, MAX_BYTES) {
         Ok(bytes) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(KubeDnsError::Read {
-            path: path.to_owned(),
-            error,
-        }),
+        Err(error) => Err(KubeDnsError::Read { path: path.to_owned(), error }),
     }
 }
 
@@ -100,19 +92,12 @@ fn json<T: Default>(
     if text.trim_ascii().is_empty() {
         return Ok(T::default());
     }
-    read(text).map_err(|error| KubeDnsError::Json {
-        path: path.to_owned(),
-        error,
-    })
+    read(text).map_err(|error| KubeDnsError::Json { path: path.to_owned(), error })
 }
 
 fn stub_domains(text: &[u8], path: &Path) -> Result<BTreeMap<String, Vec<String>>, KubeDnsError> {
-    let domains: BTreeMap<String, Vec<String>> =
-        json(text, path, |text| serde_json::from_slice(text))?;
-    let refuse = |reason| KubeDnsError::Value {
-        path: path.to_owned(),
-        reason,
-    };
+    let domains: BTreeMap<String, Vec<String>> = json(text, path, |text| serde_json::from_slice(text))?;
+    let refuse = |reason| KubeDnsError::Value { path: path.to_owned(), reason };
     for (zone, servers) in &domains {
         if !is_subdomain(zone) {
             return Err(refuse(format!("`{zone}` is not a domain in lower case")));
@@ -131,20 +116,12 @@ fn stub_domains(text: &[u8], path: &Path) -> Result<BTreeMap<String, Vec<String>
 
 fn upstream_nameservers(text: &[u8], path: &Path) -> Result<Vec<String>, KubeDnsError> {
     let servers: Vec<String> = json(text, path, |text| serde_json::from_slice(text))?;
-    let refuse = |reason| KubeDnsError::Value {
-        path: path.to_owned(),
-        reason,
-    };
+    let refuse = |reason| KubeDnsError::Value { path: path.to_owned(), reason };
     if servers.len() > MAX_UPSTREAMS {
-        return Err(refuse(format!(
-            "{} nameservers, at most {MAX_UPSTREAMS}",
-            servers.len()
-        )));
+        return Err(refuse(format!("{} nameservers, at most {MAX_UPSTREAMS}", servers.len())));
     }
     if let Some(server) = servers.iter().find(|server| !is_server(server)) {
-        return Err(refuse(format!(
-            "nameserver `{server}` is neither IP nor IP:PORT"
-        )));
+        return Err(refuse(format!("nameserver `{server}` is neither IP nor IP:PORT")));
     }
     Ok(servers)
 }

@@ -20,9 +20,7 @@ use crate::server;
 /// Nothing is written and nothing is bound. Fails with every mistake at once.
 pub fn load(options: &Options, env: &dyn Environment) -> Result<Config, LoadError> {
     let variable = service_variable(&options.upstream_service);
-    let cluster_dns = env
-        .variable(&variable)
-        .and_then(|value| value.parse::<IpAddr>().ok());
+    let cluster_dns = env.variable(&variable).and_then(|value| value.parse::<IpAddr>().ok());
     let mut omitted = Vec::new();
     let (origin, source) = find_source(options, env, cluster_dns.is_some())?;
     let is_template = !matches!(origin, Origin::Corefile(_));
@@ -55,14 +53,7 @@ pub fn load(options: &Options, env: &dyn Environment) -> Result<Config, LoadErro
     if !diagnostics.is_clean() {
         return Err(LoadError::Invalid(diagnostics));
     }
-    Ok(finish(
-        corefile,
-        origin,
-        blocks,
-        process,
-        &diagnostics,
-        omitted,
-    ))
+    Ok(finish(corefile, origin, blocks, process, &diagnostics, omitted))
 }
 
 fn finish(
@@ -73,11 +64,8 @@ fn finish(
     diagnostics: &Diagnostics,
     omitted: Vec<String>,
 ) -> Config {
-    let server = server::Config {
-        blocks,
-        timeouts: process.timeouts,
-        udp_threads: process.udp_threads.unwrap_or(1),
-    };
+    let server =
+        server::Config { blocks, timeouts: process.timeouts, udp_threads: process.udp_threads.unwrap_or(1) };
     let text = corefile::render(&corefile);
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -92,11 +80,7 @@ fn finish(
             Origin::Template(path) => Some(header(path) + &text),
             _ => None,
         },
-        health_port: process
-            .admin
-            .health
-            .first()
-            .map(|health| health.address.port()),
+        health_port: process.admin.health.first().map(|health| health.address.port()),
         server,
         admin: process.admin,
         reload: process.reload,
@@ -146,11 +130,7 @@ fn find_source(
         });
     }
     let text = builtin::corefile(&options.local_ips, options.dns_port, has_cluster_upstream);
-    let source = Source {
-        name: "built-in Corefile".to_owned(),
-        directories: Vec::new(),
-        text,
-    };
+    let source = Source { name: "built-in Corefile".to_owned(), directories: Vec::new(), text };
     Ok((Origin::Builtin, source))
 }
 
@@ -163,10 +143,7 @@ fn read(path: &Path, env: &dyn Environment) -> Result<Option<String>, LoadError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
-    text.map_err(|error| LoadError::Read {
-        path: path.to_owned(),
-        error,
-    })
+    text.map_err(|error| LoadError::Read { path: path.to_owned(), error })
 }
 
 fn read_kube_dns(
@@ -203,10 +180,8 @@ fn append_stub_blocks(
         directories: Vec::new(),
         text: kube_dns.stub_blocks(&options.local_ips, options.dns_port),
     };
-    let prometheus: Option<Directive> = corefile
-        .directives()
-        .find(|directive| directive.name.text == "prometheus")
-        .cloned();
+    let prometheus: Option<Directive> =
+        corefile.directives().find(|directive| directive.name.text == "prometheus").cloned();
     let mut stubs = corefile::parse(source, env, diagnostics);
     for block in &mut stubs.blocks {
         block.directives.extend(prometheus.clone());
@@ -225,9 +200,7 @@ fn note_builtin(
         return;
     }
     let path = options.corefile.display();
-    diagnostics.warn(Diagnostic::general(format!(
-        "there is no {path}: the built-in Corefile is served"
-    )));
+    diagnostics.warn(Diagnostic::general(format!("there is no {path}: the built-in Corefile is served")));
     if cluster_dns.is_none() {
         diagnostics.warn(Diagnostic::general(format!(
             "{variable} is unset or no IP address: cluster names go to /etc/resolv.conf too"
@@ -238,8 +211,5 @@ fn note_builtin(
 /// The four blocks of a stock Corefile warn of the same thing once.
 fn unique(lines: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
-    lines
-        .into_iter()
-        .filter(|line| seen.insert(line.clone()))
-        .collect()
+    lines.into_iter().filter(|line| seen.insert(line.clone())).collect()
 }

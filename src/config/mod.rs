@@ -112,10 +112,7 @@ pub struct Reload {
 
 impl Default for Reload {
     fn default() -> Reload {
-        Reload {
-            interval: Duration::from_secs(30),
-            jitter: Duration::from_secs(15),
-        }
+        Reload { interval: Duration::from_secs(30), jitter: Duration::from_secs(15) }
     }
 }
 

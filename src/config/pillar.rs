@@ -43,11 +43,7 @@ pub(super) fn expand(
             && let Some(word) = find(block, CLUSTER_DNS)
         {
             let place = diagnostics.sources.place(word.span);
-            let zones: Vec<&str> = block
-                .labels
-                .iter()
-                .map(|label| label.text.as_str())
-                .collect();
+            let zones: Vec<&str> = block.labels.iter().map(|label| label.text.as_str()).collect();
             omitted.push(format!(
                 "{place}: block `{}` is left out: {} is unset or no IP address; create the service \
                  before the pod, in the pod's namespace, and name it with -upstreamsvc",
@@ -63,13 +59,8 @@ pub(super) fn expand(
             diagnostics.error(error.remedy("give the addresses with -localip"));
             return false;
         }
-        if let Some(word) = block
-            .labels
-            .iter()
-            .find(|word| word.text.contains(DNS_DOMAIN))
-        {
-            let message =
-                format!("{DNS_DOMAIN} is never replaced at run time, it is a zone name here");
+        if let Some(word) = block.labels.iter().find(|word| word.text.contains(DNS_DOMAIN)) {
+            let message = format!("{DNS_DOMAIN} is never replaced at run time, it is a zone name here");
             diagnostics.warn(
                 Diagnostic::at(word.span, message)
                     .remedy("write the cluster's domain, usually cluster.local"),
@@ -116,13 +107,11 @@ fn is_stock_tcp_forward(directive: &Directive) -> bool {
 
 fn expand_words(words: &mut Vec<Word>, values: &Values<'_>) {
     let before = std::mem::take(words);
-    words.extend(before.into_iter().flat_map(|word| {
-        if word.text.contains("__P") {
-            expand_word(word, values)
-        } else {
-            vec![word]
-        }
-    }));
+    words.extend(
+        before
+            .into_iter()
+            .flat_map(|word| if word.text.contains("__P") { expand_word(word, values) } else { vec![word] }),
+    );
 }
 
 /// A token alone may become several words, or none; inside a longer word (`TOKEN:8080`) it becomes
@@ -130,22 +119,13 @@ fn expand_words(words: &mut Vec<Word>, values: &Values<'_>) {
 fn expand_word(word: Word, values: &Values<'_>) -> Vec<Word> {
     let tokens = [
         (UPSTREAM_SERVERS, upstream_servers(values)),
-        (
-            CLUSTER_DNS,
-            values.cluster_dns.iter().map(IpAddr::to_string).collect(),
-        ),
-        (
-            LOCAL_DNS,
-            values.local_ips.iter().map(IpAddr::to_string).collect(),
-        ),
+        (CLUSTER_DNS, values.cluster_dns.iter().map(IpAddr::to_string).collect()),
+        (LOCAL_DNS, values.local_ips.iter().map(IpAddr::to_string).collect()),
         (DNS_SERVER, Vec::new()),
         (PROMETHEUS_ENDPOINT, vec![values.prometheus.to_owned()]),
     ];
     if let Some((_, list)) = tokens.iter().find(|(token, _)| *token == word.text) {
-        let with = |text: &String| Word {
-            text: text.clone(),
-            ..word.clone()
-        };
+        let with = |text: &String| Word { text: text.clone(), ..word.clone() };
         return list.iter().map(with).collect();
     }
     let mut text = word.text.clone();

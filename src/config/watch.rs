@@ -33,10 +33,7 @@ impl Watch {
     /// Loads the configuration and remembers what it was made from, also when it is refused: the
     /// same mistake is not worth a second look.
     pub fn load(&mut self, options: &Options, env: &dyn Environment) -> Result<Config, LoadError> {
-        let recorder = Recorder {
-            env,
-            inputs: RefCell::default(),
-        };
+        let recorder = Recorder { env, inputs: RefCell::default() };
         let result = load(options, &recorder);
         self.inputs = recorder.inputs.into_inner();
         result
@@ -44,9 +41,7 @@ impl Watch {
 
     /// Whether any input differs from what the last load saw.
     pub fn changed(&self, env: &dyn Environment) -> bool {
-        self.inputs
-            .iter()
-            .any(|(input, seen)| input.answer(env) != *seen)
+        self.inputs.iter().any(|(input, seen)| input.answer(env) != *seen)
     }
 
     /// The files the last load read or looked for, sorted.

@@ -65,9 +65,7 @@ fn reverse(address: IpAddr, length: u8) -> Result<Vec<Name>, ZoneError> {
     let whole = length.next_multiple_of(label_bits);
     let count = 1u128 << (whole - length);
     // At /0 the shift is as wide as the address.
-    let step = 1u128
-        .checked_shl(u32::from(address_bits - whole))
-        .unwrap_or(0);
+    let step = 1u128.checked_shl(u32::from(address_bits - whole)).unwrap_or(0);
     let bits = match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
         IpAddr::V6(v6) => v6.to_bits(),
@@ -104,30 +102,18 @@ mod tests {
             ("dns://a.b:1", vec!["a.b.:1"]),
             ("10.0.0.0/8", vec!["10.in-addr.arpa.:53"]),
             ("10.0.0.0/8:54", vec!["10.in-addr.arpa.:54"]),
-            (
-                "10.3.0.0/15",
-                vec!["2.10.in-addr.arpa.:53", "3.10.in-addr.arpa.:53"],
-            ),
+            ("10.3.0.0/15", vec!["2.10.in-addr.arpa.:53", "3.10.in-addr.arpa.:53"]),
             ("0.0.0.0/0", vec!["in-addr.arpa.:53"]),
             ("::/0", vec!["ip6.arpa.:53"]),
             ("2001:db8::/32", vec!["8.b.d.0.1.0.0.2.ip6.arpa.:53"]),
             ("2001:db8::/32:54", vec!["8.b.d.0.1.0.0.2.ip6.arpa.:54"]),
-            (
-                "2001:db8::/31",
-                vec![
-                    "8.b.d.0.1.0.0.2.ip6.arpa.:53",
-                    "9.b.d.0.1.0.0.2.ip6.arpa.:53",
-                ],
-            ),
+            ("2001:db8::/31", vec!["8.b.d.0.1.0.0.2.ip6.arpa.:53", "9.b.d.0.1.0.0.2.ip6.arpa.:53"]),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
         assert_eq!(parse("10.128.0.0/9").unwrap().len(), 128);
         assert_eq!(parse("0.0.0.0/1").unwrap().len(), 128);
-        assert_eq!(
-            parse("128.0.0.0/1").unwrap()[0].to_string(),
-            "128.in-addr.arpa."
-        );
+        assert_eq!(parse("128.0.0.0/1").unwrap()[0].to_string(), "128.in-addr.arpa.");
     }
 
     #[test]

@@ -79,13 +79,21 @@ pub fn lookup(
     record_type: RecordType,
     transport: Transport,
 ) -> Result<Lookup, DemoError> {
+    lookup_within(namespace, server, name, record_type, transport, TIMEOUT)
+}
+
+/// The same with a `timeout` of the caller's, for those who expect none or a fast answer.
+pub fn lookup_within(
+    namespace: &Namespace,
+    server: SocketAddr,
+    name: &str,
+    record_type: RecordType,
+    transport: Transport,
+    timeout: Duration,
+) -> Result<Lookup, DemoError> {
     namespace
-        .run(|| exchange(server, name, record_type, transport, TIMEOUT))?
-        .map_err(|source| DemoError::Query {
-            name: name.to_owned(),
-            server,
-            source,
-        })
+        .run(|| exchange(server, name, record_type, transport, timeout))?
+        .map_err(|source| DemoError::Query { name: name.to_owned(), server, source })
 }
 
 /// The same on the calling thread, within `timeout`.
@@ -116,15 +124,12 @@ pub(super) fn exchange(
     if !answers_query {
         return Err(invalid("the answer belongs to another query"));
     }
-    Ok(Lookup {
-        server,
-        message,
-        elapsed,
-    })
+    Ok(Lookup { server, message, elapsed })
 }
 
 fn over_udp(server: SocketAddr, packet: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
-    let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0))?;
+    let any = if server.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let socket = UdpSocket::bind((any, 0))?;
     // Connected, so that an ICMP error ends the wait and only the server can answer.
     socket.connect(server)?;
     socket.set_read_timeout(Some(timeout))?;

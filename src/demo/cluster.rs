@@ -17,9 +17,7 @@ pub struct ClusterConfig {
 
 impl Default for ClusterConfig {
     fn default() -> ClusterConfig {
-        ClusterConfig {
-            prefix: "doorstep".into(),
-        }
+        ClusterConfig { prefix: "doorstep".into() }
     }
 }
 
@@ -52,13 +50,7 @@ impl Cluster {
         network::connect(&node, &pod, &kube_dns)?;
         kube_proxy::install(&node)?;
         let server = KubeDns::start(&kube_dns, SocketAddr::from((KUBE_DNS, 53)))?;
-        Ok(Cluster {
-            server,
-            pod,
-            kube_dns,
-            node,
-            _claim: claim,
-        })
+        Ok(Cluster { server, pod, kube_dns, node, _claim: claim })
     }
 
     /// The pod at 10.244.0.11.

@@ -48,28 +48,20 @@ pub struct NotrackRules {
     pub packets: Option<u64>,
 }
 
-/// The UDP and TCP entries with port 53 at either end.
+/// The UDP and TCP entries with port 53 at either end, IPv4 and IPv6.
 pub fn dns_entries(node: &Namespace) -> Result<Vec<Entry>, DemoError> {
-    let entries = node.run(|| {
-        Netfilter::open()?.dump(
-            NetfilterProtoFamily::IPv4,
-            ConntrackMessage::Get(Vec::new()),
-        )
-    })?;
-    let entries = entries.map_err(failed(
-        "read the conntrack table (is nf_conntrack_netlink there?)",
-    ))?;
+    let entries = node
+        .run(|| Netfilter::open()?.dump(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(Vec::new())))?;
+    let entries = entries.map_err(failed("read the conntrack table (is nf_conntrack_netlink there?)"))?;
     let entries = entries.iter().filter_map(entry);
-    Ok(entries
-        .filter(|entry| [entry.source_port, entry.destination_port].contains(&53))
-        .collect())
+    Ok(entries.filter(|entry| [entry.source_port, entry.destination_port].contains(&53)).collect())
 }
 
-/// Forgets every entry.
+/// Forgets every entry, IPv4 and IPv6.
 pub fn flush(node: &Namespace) -> Result<(), DemoError> {
     node.run(|| {
         let everything = ConntrackMessage::Delete(Vec::new());
-        Netfilter::open()?.request(NetfilterProtoFamily::IPv4, everything)
+        Netfilter::open()?.request(NetfilterProtoFamily::Unspec, everything)
     })?
     .map_err(failed("empty the conntrack table"))
 }
@@ -77,9 +69,7 @@ pub fn flush(node: &Namespace) -> Result<(), DemoError> {
 /// Counts the notrack rules of every table and their packets.
 pub fn notrack_rules(node: &Namespace) -> Result<NotrackRules, DemoError> {
     let rules = node.run(|| {
-        let all = NfTablesMessage::GetRule(RuleMessage {
-            attributes: Vec::new(),
-        });
+        let all = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
         Netfilter::open()?.dump(NetfilterProtoFamily::Unspec, all)
     })?;
     let rules = rules.map_err(failed("list the nf_tables rules"))?;
@@ -140,13 +130,10 @@ fn entry(message: &NetfilterMessageInner) -> Option<Entry> {
 }
 
 fn expressions(rule: &RuleMessage) -> Vec<(&str, &Expressions)> {
-    let lists = rule
-        .attributes
-        .iter()
-        .filter_map(|attribute| match attribute {
-            RuleAttribute::Expressions(list) => Some(list),
-            _ => None,
-        });
+    let lists = rule.attributes.iter().filter_map(|attribute| match attribute {
+        RuleAttribute::Expressions(list) => Some(list),
+        _ => None,
+    });
     lists.flatten().filter_map(named).collect()
 }
 
@@ -172,9 +159,7 @@ fn spares_tracking((name, data): &(&str, &Expressions)) -> bool {
     const TARGET_NAME: u16 = 1;
     match *name {
         "notrack" => true,
-        "target" => {
-            attribute(data, TARGET_NAME).is_some_and(|name| name == b"CT\0" || name == b"NOTRACK\0")
-        }
+        "target" => attribute(data, TARGET_NAME).is_some_and(|name| name == b"CT\0" || name == b"NOTRACK\0"),
         _ => false,
     }
 }
@@ -194,9 +179,7 @@ fn attribute(data: &Expressions, kind: u16) -> Option<Vec<u8>> {
     let Expressions::Other { attributes, .. } = data else {
         return None;
     };
-    let attribute = attributes
-        .iter()
-        .find(|attribute| attribute.kind() == kind)?;
+    let attribute = attributes.iter().find(|attribute| attribute.kind() == kind)?;
     let mut value = vec![0; attribute.value_len()];
     attribute.emit_value(&mut value);
     Some(value)

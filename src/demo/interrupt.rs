@@ -34,12 +34,7 @@ impl Interrupt {
             Ok(Err(error)) => return Err(fail()(error)),
             Err(_) => return Err(fail()(io::ErrorKind::BrokenPipe.into())),
         }
-        Ok(Interrupt {
-            received,
-            report,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Interrupt { received, report, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Sleeps; a signal ends the sleep with [`DemoError::Interrupted`].
@@ -83,9 +78,7 @@ fn fail() -> impl FnOnce(io::Error) -> DemoError {
 }
 
 fn watch(ready: &Sender<io::Result<()>>, stopped: oneshot::Receiver<()>, report: &Sender<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error))),

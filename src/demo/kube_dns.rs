@@ -37,10 +37,7 @@ pub struct QueryCounts {
 impl QueryCounts {
     /// What came in after `earlier` was taken.
     pub fn since(self, earlier: QueryCounts) -> QueryCounts {
-        QueryCounts {
-            udp: self.udp - earlier.udp,
-            tcp: self.tcp - earlier.tcp,
-        }
+        QueryCounts { udp: self.udp - earlier.udp, tcp: self.tcp - earlier.tcp }
     }
 }
 
@@ -68,11 +65,7 @@ impl KubeDns {
                 }
             })
             .map_err(fail())?;
-        Ok(KubeDns {
-            counters,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(KubeDns { counters, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Queries so far.
@@ -108,9 +101,7 @@ fn serve(
     tcp: TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut server = Server::new(handler);
         server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
@@ -142,16 +133,8 @@ impl RequestHandler for Handler {
             _ => (&self.0.tcp, "tcp"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let client = Client {
-            address: request.src(),
-            transport,
-        };
-        let Answer {
-            delay,
-            code,
-            answers,
-            soa,
-        } = answer(request, client);
+        let client = Client { address: request.src(), transport };
+        let Answer { delay, code, answers, soa } = answer(request, client);
         tokio::time::sleep(delay).await;
 
         let mut metadata = Metadata::response_from_request(&request.metadata);
@@ -177,12 +160,7 @@ impl RequestHandler for Handler {
 }
 
 fn answer(request: &Request, client: Client) -> Answer {
-    let refuse = |code| Answer {
-        delay: Duration::ZERO,
-        code,
-        answers: Vec::new(),
-        soa: None,
-    };
+    let refuse = |code| Answer { delay: Duration::ZERO, code, answers: Vec::new(), soa: None };
     if request.metadata.op_code != OpCode::Query {
         return refuse(ResponseCode::NotImp);
     }

@@ -7,9 +7,9 @@ use std::net::Ipv4Addr;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber,
-    Immediate, InetHookNumber, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register,
-    RuleAttribute, RuleMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
+    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate,
+    InetHookNumber, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute, RuleMessage,
+    TableAttribute, TableMessage, Verdict, VerdictAttribute,
 };
 
 use super::netfilter::Netfilter;
@@ -30,24 +30,18 @@ const FULLY_RANDOM: u32 = 1 << 4;
 
 /// Installs the rules; they end with the node's namespace.
 pub(super) fn install(node: &Namespace) -> Result<(), DemoError> {
-    node.run(|| Netfilter::open()?.add_all(ruleset()))?
-        .map_err(|source| DemoError::Netfilter {
-            step: "install the Service rules (is nf_tables with nat in this kernel?)",
-            source,
-        })
+    node.run(|| Netfilter::open()?.add_all(ruleset()))?.map_err(|source| DemoError::Netfilter {
+        step: "install the Service rules (is nf_tables with nat in this kernel?)",
+        source,
+    })
 }
 
 fn ruleset() -> Vec<NfTablesMessage> {
     let name = TableAttribute::Name(TABLE.into());
     let mut messages = vec![
-        NfTablesMessage::NewTable(TableMessage {
-            attributes: vec![name],
-        }),
+        NfTablesMessage::NewTable(TableMessage { attributes: vec![name] }),
         NfTablesMessage::NewChain(ChainMessage {
-            attributes: vec![
-                ChainAttribute::Table(TABLE.into()),
-                ChainAttribute::Name(SERVICES.into()),
-            ],
+            attributes: vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(SERVICES.into())],
         }),
         // dstnat, the priority of DNAT on the way out, and srcnat.
         nat_chain("prerouting", InetHookNumber::PreRouting, -100),
@@ -95,10 +89,7 @@ fn rule(chain: &str, expressions: Vec<Expressions>) -> NfTablesMessage {
 fn mark_non_pods(service: Ipv4Addr) -> Vec<Expressions> {
     [
         destination_is(service).to_vec(),
-        vec![
-            network_header(12, 2),
-            compare(Operator::NotEqual, &POD_CIDR),
-        ],
+        vec![network_header(12, 2), compare(Operator::NotEqual, &POD_CIDR)],
         set_mark(!MASQUERADE_MARK, MASQUERADE_MARK).to_vec(),
     ]
     .concat()
@@ -133,30 +124,17 @@ fn masquerade_marked() -> Vec<Expressions> {
 }
 
 fn destination_is(address: Ipv4Addr) -> [Expressions; 2] {
-    [
-        network_header(16, 4),
-        compare(Operator::Equal, &address.octets()),
-    ]
+    [network_header(16, 4), compare(Operator::Equal, &address.octets())]
 }
 
 /// Mark := (mark & `mask`) ^ `xor`.
 fn set_mark(mask: u32, xor: u32) -> [Expressions; 3] {
-    let store = vec![
-        Meta::Key(MetaKey::Mark),
-        Meta::SourceRegister(Register::Reg1),
-    ];
-    [
-        load_meta(MetaKey::Mark),
-        bitwise(mask, xor),
-        Expressions::Meta(store),
-    ]
+    let store = vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)];
+    [load_meta(MetaKey::Mark), bitwise(mask, xor), Expressions::Meta(store)]
 }
 
 fn load_meta(key: MetaKey) -> Expressions {
-    Expressions::Meta(vec![
-        Meta::Key(key),
-        Meta::DestinationRegister(Register::Reg1),
-    ])
+    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)])
 }
 
 fn network_header(offset: u32, length: u32) -> Expressions {

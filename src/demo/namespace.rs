@@ -40,13 +40,8 @@ impl Namespace {
     /// Makes a namespace with nothing in it but a loopback link that is down. A namespace that
     /// already has this name, from a run that was killed, is removed first.
     pub fn create(name: &str) -> Result<Namespace, DemoError> {
-        let fail = |action| {
-            move |source: io::Error| DemoError::Namespace {
-                name: name.to_owned(),
-                action,
-                source,
-            }
-        };
+        let fail =
+            |action| move |source: io::Error| DemoError::Namespace { name: name.to_owned(), action, source };
         let path = path_of(name);
         {
             let mut mounted = MOUNTED_DIR.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,10 +56,7 @@ impl Namespace {
                 let _ = remove(name);
             })
             .map_err(fail("create it"))?;
-        Ok(Namespace {
-            name: name.to_owned(),
-            file: Arc::new(file),
-        })
+        Ok(Namespace { name: name.to_owned(), file: Arc::new(file) })
     }
 
     /// The name to give to `ip netns exec`.

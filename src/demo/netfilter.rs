@@ -3,8 +3,7 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
@@ -71,11 +70,7 @@ impl Netfilter {
         for (position, change) in changes.into_iter().enumerate() {
             let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
             // Errors come unasked and in order, so the first report tells about the whole batch.
-            let flags = if position == last {
-                add | NLM_F_ACK
-            } else {
-                add
-            };
+            let flags = if position == last { add | NLM_F_ACK } else { add };
             batch.push((NetfilterMessage::new(header, change), flags));
         }
         batch.push(envelope(ControlMessage::BatchEnd));

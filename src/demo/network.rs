@@ -11,9 +11,7 @@ use std::net::Ipv4Addr;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
 use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{DemoError, Namespace};
 
@@ -38,11 +36,7 @@ const SUBNET: u8 = 24;
 const HOST: u8 = 32;
 
 /// Joins the three namespaces as the picture above shows, with forwarding on in the node.
-pub(super) fn connect(
-    node: &Namespace,
-    pod: &Namespace,
-    kube_dns: &Namespace,
-) -> Result<(), DemoError> {
+pub(super) fn connect(node: &Namespace, pod: &Namespace, kube_dns: &Namespace) -> Result<(), DemoError> {
     let (pod_fd, kube_dns_fd) = (pod.raw_fd(), kube_dns.raw_fd());
     configure(node, async move |links| {
         links.up("lo").await?;
@@ -79,10 +73,7 @@ pub(super) fn connect(
 
 /// A veth pair whose other end is `eth0` in the namespace behind the descriptor.
 fn veth(name: &str, peer_namespace: i32) -> LinkMessage {
-    let peer = LinkMessageBuilder::<LinkUnspec>::new()
-        .name("eth0")
-        .setns_by_fd(peer_namespace)
-        .build();
+    let peer = LinkMessageBuilder::<LinkUnspec>::new().name("eth0").setns_by_fd(peer_namespace).build();
     LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(name)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
@@ -90,18 +81,13 @@ fn veth(name: &str, peer_namespace: i32) -> LinkMessage {
 }
 
 /// Runs `steps` inside the namespace, on a netlink socket that belongs to it.
-fn configure<F>(
-    namespace: &Namespace,
-    steps: impl FnOnce(Links) -> F + Send,
-) -> Result<(), DemoError>
+fn configure<F>(namespace: &Namespace, steps: impl FnOnce(Links) -> F + Send) -> Result<(), DemoError>
 where
     F: Future<Output = Result<(), DemoError>>,
 {
     let open = DemoError::io("open a netlink socket");
     namespace.run(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 let (connection, handle, _) = rtnetlink::new_connection().map_err(open)?;
@@ -154,9 +140,7 @@ impl Links {
     }
 
     async fn default_route(&self, gateway: Ipv4Addr) -> Result<(), DemoError> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(gateway)
-            .build();
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
         let added = self.0.route().add(route).execute().await;
         added.map_err(refused(format!("route through {gateway}")))
     }

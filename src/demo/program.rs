@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use rustix::process::{
-    Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
-};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal};
 
 use super::client::{Transport, exchange};
 use super::interrupt::Interrupt;
@@ -93,11 +91,7 @@ impl Program {
         end_with_this_thread(&mut command);
         let step = format!("start {}", path.display());
         let child = command.spawn().map_err(DemoError::io(step))?;
-        Ok(Program {
-            child,
-            path,
-            directory,
-        })
+        Ok(Program { child, path, directory })
     }
 
     /// Waits until the pod gets answers and its queries are no longer tracked. A program that never
@@ -110,11 +104,7 @@ impl Program {
         let start = Instant::now();
         while !answers(cluster, NODE_LOCAL.into())? {
             if let Some(status) = self.child.try_wait().map_err(DemoError::io("wait"))? {
-                return Err(DemoError::Ended {
-                    program: self.path.clone(),
-                    status,
-                    log: self.log_tail(),
-                });
+                return Err(DemoError::Ended { program: self.path.clone(), status, log: self.log_tail() });
             }
             if start.elapsed() > PATIENCE {
                 return Err(DemoError::NotReady {
@@ -197,9 +187,7 @@ fn end_with_this_thread(command: &mut Command) {
 fn answers(cluster: &Cluster, server: std::net::IpAddr) -> Result<bool, DemoError> {
     let server = SocketAddr::from((server, 53));
     let (name, record_type) = ("kube-dns.kube-system.svc.cluster.local.", RecordType::A);
-    let answer = cluster
-        .pod()
-        .run(|| exchange(server, name, record_type, Transport::Udp, PROBE_TIMEOUT))?;
+    let answer = cluster.pod().run(|| exchange(server, name, record_type, Transport::Udp, PROBE_TIMEOUT))?;
     Ok(answer.is_ok_and(|answer| answer.code() == ResponseCode::NoError))
 }
 

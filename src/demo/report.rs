@@ -54,8 +54,7 @@ impl Report {
         }
         expect(
             self.direct_entries > 0,
-            "the lookup at the ClusterIP left no conntrack entry: this kernel tracks nothing"
-                .into(),
+            "the lookup at the ClusterIP left no conntrack entry: this kernel tracks nothing".into(),
         );
         expect(
             self.upstream_of_miss.udp == 0 && self.upstream_of_miss.tcp > 0,
@@ -63,21 +62,12 @@ impl Report {
         );
         expect(
             self.upstream_of_hits == QueryCounts::default(),
-            format!(
-                "repeated lookups reached kube-dns: {}",
-                self.upstream_of_hits
-            ),
+            format!("repeated lookups reached kube-dns: {}", self.upstream_of_hits),
         );
-        expect(
-            self.hit.ttl() < self.miss.ttl(),
-            "the TTL did not count down in the cache".into(),
-        );
+        expect(self.hit.ttl() < self.miss.ttl(), "the TTL did not count down in the cache".into());
         expect(
             self.pod_entries == 0,
-            format!(
-                "the pod's queries left {} conntrack entries",
-                self.pod_entries
-            ),
+            format!("the pod's queries left {} conntrack entries", self.pod_entries),
         );
         failures
     }
@@ -87,37 +77,23 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cached = |lookup: &Lookup| lookup.server.ip().to_string();
         writeln!(f, "Without a cache on the node, the pod asks kube-dns:")?;
-        line(
-            f,
-            &format!("lookup at {}", self.direct.server.ip()),
-            &self.direct,
-        )?;
+        line(f, &format!("lookup at {}", self.direct.server.ip()), &self.direct)?;
         line(f, "conntrack entries it left", &self.direct_entries)?;
         writeln!(f)?;
         writeln!(f, "With doorstep on the node:")?;
-        line(
-            f,
-            &format!("first lookup at {}", cached(&self.miss)),
-            &self.miss,
-        )?;
+        line(f, &format!("first lookup at {}", cached(&self.miss)), &self.miss)?;
         line(f, "which kube-dns saw as", &self.upstream_of_miss)?;
         line(f, "again, from the cache", &self.hit)?;
         line(f, "again, over TCP", &self.tcp)?;
         line(f, &format!("again, at {}", cached(&self.vip)), &self.vip)?;
         line(f, "which kube-dns saw as", &self.upstream_of_hits)?;
         line(f, "conntrack entries of all four", &self.pod_entries)?;
-        line(
-            f,
-            "conntrack entries of doorstep's own",
-            &self.upstream_entries,
-        )?;
+        line(f, "conntrack entries of doorstep's own", &self.upstream_entries)?;
         line(f, "kept out of conntrack by", &self.notrack)?;
         writeln!(f)?;
         match self.failures().as_slice() {
             [] => writeln!(f, "All as it should be."),
-            failures => failures
-                .iter()
-                .try_for_each(|failure| writeln!(f, "FAILED: {failure}.")),
+            failures => failures.iter().try_for_each(|failure| writeln!(f, "FAILED: {failure}.")),
         }
     }
 }

@@ -54,9 +54,7 @@ impl Default for Options {
 /// [`Report::failures`]. Needs root; blocks for about two seconds, or until told to stop.
 pub fn run(options: Options) -> Result<Report, DemoError> {
     let interrupt = Interrupt::watch()?;
-    let cluster = Cluster::up(&ClusterConfig {
-        prefix: options.prefix.clone(),
-    })?;
+    let cluster = Cluster::up(&ClusterConfig { prefix: options.prefix.clone() })?;
     interrupt.check()?;
 
     // Once unmeasured: the first packets of a new link wait for ARP.
@@ -69,10 +67,7 @@ pub fn run(options: Options) -> Result<Report, DemoError> {
     let mut program = Program::start(&cluster, &options)?;
     program.wait_until_ready(&cluster, &interrupt)?;
     let report = through_cache(&cluster, &interrupt, direct, direct_entries);
-    if report
-        .as_ref()
-        .map_or(true, |report| !report.failures().is_empty())
-    {
+    if report.as_ref().map_or(true, |report| !report.failures().is_empty()) {
         eprintln!("{}", program.log_tail());
     }
     let report = report?;

@@ -22,27 +22,12 @@ const WHOAMI: &str = "whoami.cluster.local.";
 
 /// Fixed A records. `web` is a headless Service with three pods.
 const ADDRESSES: [(&str, Ipv4Addr); 6] = [
-    (
-        "kubernetes.default.svc.cluster.local.",
-        Ipv4Addr::new(10, 96, 0, 1),
-    ),
+    ("kubernetes.default.svc.cluster.local.", Ipv4Addr::new(10, 96, 0, 1)),
     ("kube-dns.kube-system.svc.cluster.local.", KUBE_DNS_VIP),
-    (
-        "kube-dns-upstream.kube-system.svc.cluster.local.",
-        UPSTREAM_VIP,
-    ),
-    (
-        "web.default.svc.cluster.local.",
-        Ipv4Addr::new(10, 244, 0, 21),
-    ),
-    (
-        "web.default.svc.cluster.local.",
-        Ipv4Addr::new(10, 244, 0, 22),
-    ),
-    (
-        "web.default.svc.cluster.local.",
-        Ipv4Addr::new(10, 244, 0, 23),
-    ),
+    ("kube-dns-upstream.kube-system.svc.cluster.local.", UPSTREAM_VIP),
+    ("web.default.svc.cluster.local.", Ipv4Addr::new(10, 244, 0, 21)),
+    ("web.default.svc.cluster.local.", Ipv4Addr::new(10, 244, 0, 22)),
+    ("web.default.svc.cluster.local.", Ipv4Addr::new(10, 244, 0, 23)),
 ];
 
 /// What to send, and when.
@@ -65,32 +50,20 @@ pub(super) struct Client {
 /// The answer for `name`, which must be in lower case and end with a dot.
 pub(super) fn answer(name: &str, record_type: RecordType, client: Client) -> Answer {
     if !is_at_or_below(name, APEX) {
-        return Answer {
-            delay: Duration::ZERO,
-            code: ResponseCode::Refused,
-            answers: Vec::new(),
-            soa: None,
-        };
+        return Answer { delay: Duration::ZERO, code: ResponseCode::Refused, answers: Vec::new(), soa: None };
     }
     let delay = delay_of(name);
     let data = records(name, delay.is_some(), client);
     let exists = !data.is_empty() || is_empty_non_terminal(name);
-    let wanted = data
-        .into_iter()
-        .filter(|data| record_type == RecordType::ANY || data.record_type() == record_type);
+    let wanted =
+        data.into_iter().filter(|data| record_type == RecordType::ANY || data.record_type() == record_type);
     let answers: Vec<Record> = match Name::from_str(name) {
-        Ok(name) => wanted
-            .map(|data| Record::from_rdata(name.clone(), TTL, data))
-            .collect(),
+        Ok(name) => wanted.map(|data| Record::from_rdata(name.clone(), TTL, data)).collect(),
         Err(_) => Vec::new(),
     };
     Answer {
         delay: delay.unwrap_or_default(),
-        code: if exists {
-            ResponseCode::NoError
-        } else {
-            ResponseCode::NXDomain
-        },
+        code: if exists { ResponseCode::NoError } else { ResponseCode::NXDomain },
         soa: if answers.is_empty() { soa() } else { None },
         answers,
     }
@@ -121,9 +94,7 @@ fn delay_of(name: &str) -> Option<Duration> {
 /// A name that owns nothing but has names below it exists (RFC 8020 §2).
 fn is_empty_non_terminal(name: &str) -> bool {
     let owners = ADDRESSES.iter().map(|(owner, _)| *owner);
-    owners
-        .chain([WHOAMI])
-        .any(|owner| is_at_or_below(owner, name))
+    owners.chain([WHOAMI]).any(|owner| is_at_or_below(owner, name))
 }
 
 fn is_at_or_below(name: &str, zone: &str) -> bool {
@@ -167,17 +138,9 @@ mod tests {
     #[test]
     fn no_data_and_no_such_name_carry_the_soa() {
         for (name, record_type, code) in [
-            (
-                "kubernetes.default.svc.cluster.local.",
-                RecordType::AAAA,
-                ResponseCode::NoError,
-            ),
+            ("kubernetes.default.svc.cluster.local.", RecordType::AAAA, ResponseCode::NoError),
             ("svc.cluster.local.", RecordType::A, ResponseCode::NoError),
-            (
-                "nothing.default.svc.cluster.local.",
-                RecordType::A,
-                ResponseCode::NXDomain,
-            ),
+            ("nothing.default.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
             ("xsvc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
         ] {
             let answer = ask(name, record_type);
@@ -208,11 +171,7 @@ mod tests {
     #[test]
     fn other_zones_are_refused() {
         for name in ["example.com.", "xcluster.local.", "."] {
-            assert_eq!(
-                ask(name, RecordType::A).code,
-                ResponseCode::Refused,
-                "{name}"
-            );
+            assert_eq!(ask(name, RecordType::A).code, ResponseCode::Refused, "{name}");
         }
     }
 }

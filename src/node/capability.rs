@@ -15,11 +15,7 @@ pub fn missing() -> Vec<&'static str> {
         (CapabilitySet::NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"),
     ];
     let lacks = |(set, _): &(CapabilitySet, _)| !held.effective.contains(*set);
-    needed
-        .into_iter()
-        .filter(lacks)
-        .map(|(_, name)| name)
-        .collect()
+    needed.into_iter().filter(lacks).map(|(_, name)| name).collect()
 }
 
 /// What the lack of `capability`, a name from [`missing`], means, and what works without it.

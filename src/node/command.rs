@@ -51,11 +51,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
         let _ = child.kill();
         let _ = child.wait();
     }
-    if ended? {
-        child.wait()
-    } else {
-        Err(io::ErrorKind::TimedOut.into())
-    }
+    if ended? { child.wait() } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 /// Whether the child ended within `limit`.
@@ -94,10 +90,7 @@ mod tests {
     fn feeds_input_and_collects_output() {
         let output = run("sh", &["-c", "cat; echo oops >&2; exit 3"], "in", SOON).unwrap();
         assert_eq!(output.status.code(), Some(3));
-        assert_eq!(
-            (output.stdout.as_str(), output.stderr.as_str()),
-            ("in", "oops\n")
-        );
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("in", "oops\n"));
     }
 
     #[test]

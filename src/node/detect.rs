@@ -46,27 +46,21 @@ pub fn choose(wanted: Option<Backend>, facts: &Facts) -> Choice {
             Backend::Nftables,
             format!("there is no iptables to run, although {drop}: DNS may be dropped"),
         ),
-        (Ok(()), _, None) => choice(
-            Backend::Nftables,
-            "the kernel has nftables and no iptables filter drops DNS".into(),
-        ),
-        (Err(why), Some(_), None) => {
-            choice(Backend::Iptables, format!("nftables is not usable: {why}"))
+        (Ok(()), _, None) => {
+            choice(Backend::Nftables, "the kernel has nftables and no iptables filter drops DNS".into())
         }
-        (Err(why), None, _) => choice(
-            Backend::Nftables,
-            format!("neither is usable: no iptables to run, and nftables: {why}"),
-        ),
+        (Err(why), Some(_), None) => choice(Backend::Iptables, format!("nftables is not usable: {why}")),
+        (Err(why), None, _) => {
+            choice(Backend::Nftables, format!("neither is usable: no iptables to run, and nftables: {why}"))
+        }
     }
 }
 
 /// Looks at the host. Reads only; what cannot be read counts as absent.
 pub fn gather(config: &Config) -> Facts {
     let tables = Table::open(Ownership::Owned).and_then(|mut table| table.names());
-    let saved: Vec<(Family, Saved)> = Family::BOTH
-        .into_iter()
-        .filter_map(|family| Some((family, iptables::read(family).ok()?)))
-        .collect();
+    let saved: Vec<(Family, Saved)> =
+        Family::BOTH.into_iter().filter_map(|family| Some((family, iptables::read(family).ok()?))).collect();
     let in_use = |family: Family| {
         let same = |ip: &IpAddr| ip.is_ipv4() == (family == Family::V4);
         config.local_ips.iter().any(same)
@@ -125,16 +119,9 @@ mod tests {
 
     fn facts(nftables: bool, iptables: bool, drop: bool) -> Facts {
         Facts {
-            nftables: if nftables {
-                Ok(())
-            } else {
-                Err("EPERM".into())
-            },
+            nftables: if nftables { Ok(()) } else { Err("EPERM".into()) },
             iptables: iptables.then_some(Variant::Nft),
-            drops: drop
-                .then(|| "the iptables INPUT policy is DROP".into())
-                .into_iter()
-                .collect(),
+            drops: drop.then(|| "the iptables INPUT policy is DROP".into()).into_iter().collect(),
             leftovers: Vec::new(),
             kube_proxy: None,
         }
@@ -173,10 +160,7 @@ mod tests {
         let reject = "-A INPUT -j REJECT --reject-with icmp-host-prohibited";
         assert_eq!(drops(&saved(reject)).len(), 1);
         assert_eq!(drops(&saved("-A INPUT -j DROP")).len(), 1);
-        assert_eq!(
-            drops(&saved(":FORWARD DROP [0:0]\n:INPUT ACCEPT [0:0]")).len(),
-            0
-        );
+        assert_eq!(drops(&saved(":FORWARD DROP [0:0]\n:INPUT ACCEPT [0:0]")).len(), 0);
         assert_eq!(drops(&saved("-A INPUT -i eth9 -j DROP")).len(), 0);
     }
 }

@@ -99,11 +99,7 @@ pub fn read(family: Family) -> Result<Saved, Error> {
 pub fn variant() -> Result<Variant, Error> {
     let version = run(&Family::V4.program(""), &["--version"], "")?;
     // Before 1.8 there was no other than legacy, and no word for it.
-    if version.contains("nf_tables") {
-        Ok(Variant::Nft)
-    } else {
-        Ok(Variant::Legacy)
-    }
+    if version.contains("nf_tables") { Ok(Variant::Nft) } else { Ok(Variant::Legacy) }
 }
 
 /// Inserts those rules of `rules` that are missing, in both families. Returns how many were.
@@ -120,9 +116,7 @@ pub fn install(rules: &RuleSet) -> Result<usize, Error> {
         let missing = read(family)?.missing(&wanted);
         restore(family, INSERT_ORDER, |table| {
             let of_table = missing.iter().filter(|rule| rule.table == table);
-            of_table
-                .map(|rule| format!("-I {}", rule.iptables()))
-                .collect()
+            of_table.map(|rule| format!("-I {}", rule.iptables())).collect()
         })?;
         inserted += missing.len();
     }
@@ -167,10 +161,7 @@ pub fn remove_commented(family: Family) -> Result<usize, Error> {
     if doomed.is_empty() {
         return Ok(0);
     }
-    let failed = |message: String| Error::Failed {
-        program: program.clone(),
-        message,
-    };
+    let failed = |message: String| Error::Failed { program: program.clone(), message };
     let mut tool = iptables::new(family == Family::V6).map_err(|e| failed(e.to_string()))?;
     // The crate would wait for the xtables lock without end, and its `exists` and `list` take every
     // failure for "no such rule": hence our own wait, and the exit status.
@@ -179,16 +170,9 @@ pub fn remove_commented(family: Family) -> Result<usize, Error> {
     let mut deleted = 0;
     for rule in doomed {
         let command = format!("-w 5 -D {}", rule.text);
-        let output = tool
-            .execute(&rule.table, &command)
-            .map_err(|e| failed(e.to_string()))?;
+        let output = tool.execute(&rule.table, &command).map_err(|e| failed(e.to_string()))?;
         if output.status.success() {
-            info!(
-                program,
-                table = rule.table,
-                rule = rule.text,
-                "leftover rule deleted"
-            );
+            info!(program, table = rule.table, rule = rule.text, "leftover rule deleted");
             deleted += 1;
         } else {
             let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -199,11 +183,7 @@ pub fn remove_commented(family: Family) -> Result<usize, Error> {
 }
 
 /// Applies the lines of each table in one run, one transaction per table; other rules stay.
-fn restore(
-    family: Family,
-    order: [Table; 2],
-    lines: impl Fn(Table) -> Vec<String>,
-) -> Result<(), Error> {
+fn restore(family: Family, order: [Table; 2], lines: impl Fn(Table) -> Vec<String>) -> Result<(), Error> {
     let mut script = String::new();
     for table in order {
         let lines = lines(table);
@@ -227,11 +207,7 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, Error> 
             _ => Error::Run { program, source },
         }
     })?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(refusal(program, &output.stderr))
-    }
+    if output.status.success() { Ok(output.stdout) } else { Err(refusal(program, &output.stderr)) }
 }
 
 /// Tells the xtables lock from other refusals, by the words that node-cache looks for too.
@@ -240,11 +216,7 @@ fn refusal(program: &str, stderr: &str) -> Error {
     if stderr.contains("holding the xtables lock") {
         return Error::Locked { program };
     }
-    let lines: Vec<&str> = stderr
-        .lines()
-        .filter(|line| !line.is_empty())
-        .take(3)
-        .collect();
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.is_empty()).take(3).collect();
     let message = lines.join("; ");
     Error::Failed { program, message }
 }
@@ -258,13 +230,7 @@ mod tests {
         let held = "Another app is currently holding the xtables lock; still 1s 0us time ahead \
                     to have a chance to grab the lock...\n";
         assert!(matches!(refusal("x", held), Error::Locked { .. }));
-        let other = refusal(
-            "iptables-restore",
-            "iptables-restore: line 3 failed\n\nmore\n",
-        );
-        assert_eq!(
-            other.to_string(),
-            "iptables-restore: iptables-restore: line 3 failed; more"
-        );
+        let other = refusal("iptables-restore", "iptables-restore: line 3 failed\n\nmore\n");
+        assert_eq!(other.to_string(), "iptables-restore: iptables-restore: line 3 failed; more");
     }
 }

@@ -7,9 +7,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
-};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
@@ -56,11 +54,7 @@ struct Assigned {
 impl Link {
     /// The link called `name` with `addresses`; nothing is done yet.
     pub fn new(name: &str, addresses: &[IpAddr]) -> Link {
-        Link {
-            name: name.into(),
-            addresses: addresses.to_vec(),
-            index: None,
-        }
+        Link { name: name.into(), addresses: addresses.to_vec(), index: None }
     }
 
     /// The interface's name.
@@ -136,9 +130,7 @@ impl Link {
             Ok(answer) => Ok(answer.into_iter().find_map(|object| match object {
                 RouteNetlinkMessage::NewLink(link) => Some(Found {
                     index: link.header.index,
-                    ours: link
-                        .attributes
-                        .contains(&LinkAttribute::IfAlias(MARK.into())),
+                    ours: link.attributes.contains(&LinkAttribute::IfAlias(MARK.into())),
                 }),
                 _ => None,
             })),
@@ -150,18 +142,13 @@ impl Link {
     /// Creates the link: a dummy, or where the kernel has no such driver a bridge without ports,
     /// which is as inert while it is DOWN. Returns false when someone else was faster.
     fn create(&self, connection: &mut Connection) -> Result<bool, Error> {
-        let outcome =
-            self.create_kind(connection, InfoKind::Dummy)
-                .or_else(|e| match e.refusal() {
-                    Some(Errno::OPNOTSUPP | Errno::NODEV) => {
-                        warn!(
-                            link = self.name,
-                            "this kernel has no dummy driver, a bridge without ports stands in"
-                        );
-                        self.create_kind(connection, InfoKind::Bridge)
-                    }
-                    _ => Err(e),
-                });
+        let outcome = self.create_kind(connection, InfoKind::Dummy).or_else(|e| match e.refusal() {
+            Some(Errno::OPNOTSUPP | Errno::NODEV) => {
+                warn!(link = self.name, "this kernel has no dummy driver, a bridge without ports stands in");
+                self.create_kind(connection, InfoKind::Bridge)
+            }
+            _ => Err(e),
+        });
         match outcome {
             Ok(()) => {}
             Err(e) if e.refusal() == Some(Errno::EXIST) => return Ok(false),
@@ -178,42 +165,27 @@ impl Link {
         Ok(true)
     }
 
-    fn create_kind(
-        &self,
-        connection: &mut Connection,
-        kind: InfoKind,
-    ) -> Result<(), netlink::Error> {
+    fn create_kind(&self, connection: &mut Connection, kind: InfoKind) -> Result<(), netlink::Error> {
         let operation = format!("create {kind} link {}", self.name);
         let mut message = self.by_name();
         let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
         message.attributes.push(info);
         let message = RouteNetlinkMessage::NewLink(message);
-        connection
-            .request(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
-            .map(|_| ())
+        connection.request(&operation, message, NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
     }
 
     fn assigned(&self, connection: &mut Connection, index: u32) -> Result<Vec<Assigned>, Error> {
         let operation = format!("read the addresses of link {}", self.name);
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let all = connection
-            .dump(&operation, message)
-            .map_err(Error::InterfaceCheck)?;
+        let all = connection.dump(&operation, message).map_err(Error::InterfaceCheck)?;
         let on_this_link = all.into_iter().filter_map(|object| match object {
-            RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
-                assigned(message)
-            }
+            RouteNetlinkMessage::NewAddress(message) if message.header.index == index => assigned(message),
             _ => None,
         });
         Ok(on_this_link.collect())
     }
 
-    fn add_address(
-        &self,
-        connection: &mut Connection,
-        index: u32,
-        address: IpAddr,
-    ) -> Result<(), Error> {
+    fn add_address(&self, connection: &mut Connection, index: u32, address: IpAddr) -> Result<(), Error> {
         let operation = format!("add address {address} to link {}", self.name);
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
         match connection.request(&operation, message, NLM_F_CREATE | NLM_F_EXCL) {
@@ -255,16 +227,12 @@ fn address_message(index: u32, address: IpAddr) -> AddressMessage {
         // works on a link that is DOWN, as IPv4 does.
         message.header.flags = AddressHeaderFlags::Nodad;
     }
-    message.attributes = vec![
-        AddressAttribute::Local(address),
-        AddressAttribute::Address(address),
-    ];
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
     message
 }
 
 fn assigned(message: AddressMessage) -> Option<Assigned> {
-    let find =
-        |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
+    let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
     // IFA_LOCAL is the address itself, IFA_ADDRESS the peer's where there is one; IPv6 may have
     // the latter alone.
     let address = find(|a| match a {

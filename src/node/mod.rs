@@ -155,9 +155,9 @@ impl Node {
         self.rules_wanted = false;
         match (self.backend, &mut self.table) {
             (Some(Backend::Nftables), Some(table)) => table.remove().map_err(Error::Nftables),
-            (Some(Backend::Iptables), _) => iptables::remove(&self.rules)
-                .map(|count| count > 0)
-                .map_err(Error::Iptables),
+            (Some(Backend::Iptables), _) => {
+                iptables::remove(&self.rules).map(|count| count > 0).map_err(Error::Iptables)
+            }
             _ => Ok(false),
         }
     }
@@ -217,11 +217,7 @@ impl Node {
     }
 
     fn scope(&self) -> Scope<'_> {
-        Scope {
-            link: self.link.name(),
-            index: self.link.index(),
-            backend: self.backend,
-        }
+        Scope { link: self.link.name(), index: self.link.index(), backend: self.backend }
     }
 }
 
@@ -240,8 +236,7 @@ pub fn teardown(config: &Config) -> Vec<Error> {
             Err(e) => errors.push(Error::Nftables(e)),
         }
         let shaped = iptables::remove(&RuleSet::new(config)).map(|_| ());
-        let commented =
-            iptables::Family::BOTH.map(|family| iptables::remove_commented(family).map(|_| ()));
+        let commented = iptables::Family::BOTH.map(|family| iptables::remove_commented(family).map(|_| ()));
         for outcome in std::iter::once(shaped).chain(commented) {
             match outcome {
                 // Nobody can have written rules without the tool.

@@ -3,9 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, NfTablesMessage, RuleAttribute, TableAttribute,
-};
+use netlink_packet_netfilter::nftables::{ChainAttribute, NfTablesMessage, RuleAttribute, TableAttribute};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -97,9 +95,7 @@ fn route_concerns(message: &RouteNetlinkMessage, scope: Scope<'_>) -> bool {
             Some(link.header.index) == scope.index || is_named(link, scope.link)
         }
         RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
-            scope
-                .index
-                .is_none_or(|index| address.header.index == index)
+            scope.index.is_none_or(|index| address.header.index == index)
         }
         _ => false,
     }

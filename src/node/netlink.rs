@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
-    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname,
-    recv, sendto, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, sendto,
+    socket_with,
 };
 
 /// The kernel answers within the system call as a rule; a lock held elsewhere may delay it.
@@ -72,10 +72,7 @@ impl Error {
     }
 
     pub(super) fn undecodable(operation: &str, reason: impl ToString) -> Error {
-        Error::Undecodable {
-            operation: operation.into(),
-            reason: reason.to_string(),
-        }
+        Error::Undecodable { operation: operation.into(), reason: reason.to_string() }
     }
 }
 
@@ -108,11 +105,7 @@ impl Connection {
         set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))
             .map_err(socket_error("set a receive timeout"))?;
         // An adopted socket may still hold answers to its previous owner: start elsewhere.
-        let sequence = rustix::process::getpid()
-            .as_raw_nonzero()
-            .get()
-            .cast_unsigned()
-            << 12;
+        let sequence = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned() << 12;
         Ok(Connection { fd, sequence })
     }
 
@@ -150,9 +143,7 @@ impl Connection {
                 other => return other,
             }
         }
-        Err(Error::Unsettled {
-            operation: operation.into(),
-        })
+        Err(Error::Unsettled { operation: operation.into() })
     }
 
     /// Commits `messages` (each with its flags beyond `NLM_F_REQUEST`) as one nftables transaction:
@@ -176,13 +167,9 @@ impl Connection {
         if let Some(message) = batch.last_mut() {
             message.header.flags |= NLM_F_ACK;
         }
-        batch.push(batch_control(
-            ControlMessage::BatchEnd,
-            self.next_sequence(),
-        ));
+        batch.push(batch_control(ControlMessage::BatchEnd, self.next_sequence()));
         self.send(operation, &serialize(&batch))?;
-        self.collect::<NetfilterMessage>(operation, first, last)
-            .map(|_| ())
+        self.collect::<NetfilterMessage>(operation, first, last).map(|_| ())
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -192,9 +179,7 @@ impl Connection {
 
     fn send(&self, operation: &str, bytes: &[u8]) -> Result<(), Error> {
         let kernel = SocketAddrNetlink::new(0, 0);
-        sendto(&self.fd, bytes, SendFlags::empty(), &kernel)
-            .map(|_| ())
-            .map_err(socket_error(operation))
+        sendto(&self.fd, bytes, SendFlags::empty(), &kernel).map(|_| ()).map_err(socket_error(operation))
     }
 
     /// Collects answers to the requests numbered `first..=last` until the last one is acknowledged
@@ -207,8 +192,8 @@ impl Connection {
         let mut interrupted = false;
         let mut buffer = vec![0; BUFFER];
         loop {
-            let datagram = receive(&self.fd, &mut buffer, RecvFlags::empty())
-                .map_err(socket_error(operation))?;
+            let datagram =
+                receive(&self.fd, &mut buffer, RecvFlags::empty()).map_err(socket_error(operation))?;
             for message in messages::<M>(datagram) {
                 let message = message.map_err(|e| Error::undecodable(operation, e))?;
                 let sequence = message.header.sequence_number;
@@ -227,9 +212,7 @@ impl Connection {
                     }
                     NetlinkPayload::Error(_) if sequence != last => {}
                     NetlinkPayload::Error(_) | NetlinkPayload::Done(_) if interrupted => {
-                        return Err(Error::Unsettled {
-                            operation: operation.into(),
-                        });
+                        return Err(Error::Unsettled { operation: operation.into() });
                     }
                     NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(found),
                     _ => {}
@@ -242,13 +225,8 @@ impl Connection {
 /// Opens a bound netlink socket that receives the multicast groups in the bit mask `groups`
 /// (group n is bit n-1).
 pub(super) fn subscribe(protocol: Option<Protocol>, groups: u32) -> Result<OwnedFd, Error> {
-    let fd = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        protocol,
-    )
-    .map_err(socket_error("open a netlink socket"))?;
+    let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
+        .map_err(socket_error("open a netlink socket"))?;
     bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(socket_error("bind a netlink socket"))?;
     Ok(fd)
 }
@@ -266,9 +244,7 @@ pub(super) fn receive<'a>(
 
 /// The messages in one datagram. An undecodable one ends the iteration when its length is not to be
 /// trusted either.
-pub(super) fn messages<M>(
-    datagram: &[u8],
-) -> impl Iterator<Item = Result<NetlinkMessage<M>, String>>
+pub(super) fn messages<M>(datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkMessage<M>, String>>
 where
     M: NetlinkDeserializable + Debug,
 {
@@ -311,16 +287,9 @@ fn serialize<M: NetlinkSerializable>(messages: &[NetlinkMessage<M>]) -> Vec<u8> 
 }
 
 fn numbered(operation: &str, index: u32, span: u32) -> String {
-    if span == 0 {
-        operation.into()
-    } else {
-        format!("{operation} (step {index} of {span})")
-    }
+    if span == 0 { operation.into() } else { format!("{operation} (step {index} of {span})") }
 }
 
 fn socket_error(operation: &str) -> impl Fn(Errno) -> Error {
-    move |errno| Error::Socket {
-        operation: operation.into(),
-        errno,
-    }
+    move |errno| Error::Socket { operation: operation.into(), errno }
 }

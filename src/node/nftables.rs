@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
-    RuleMessage, TableAttribute, TableFlags, TableMessage,
+    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+    TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -75,18 +75,12 @@ impl Table {
     /// Opens a socket that may own a table; none is made yet. `Owned` gives way to `Plain` on a
     /// kernel that has no owner flag.
     pub fn open(ownership: Ownership) -> Result<Table, Error> {
-        Connection::netfilter().map(|connection| Table {
-            connection,
-            ownership,
-        })
+        Connection::netfilter().map(|connection| Table { connection, ownership })
     }
 
     /// Takes over the socket of another process, and with it the table.
     pub fn adopt(socket: OwnedFd) -> Result<Table, Error> {
-        Connection::adopt(socket).map(|connection| Table {
-            connection,
-            ownership: Ownership::Owned,
-        })
+        Connection::adopt(socket).map(|connection| Table { connection, ownership: Ownership::Owned })
     }
 
     /// Whether the kernel ties the table to this socket.
@@ -135,10 +129,7 @@ impl Table {
         let Some(listing) = self.list()? else {
             return Ok(false);
         };
-        if listing
-            .owner
-            .is_some_and(|owner| !matches!(self.connection.port(), Ok(port) if port == owner))
-        {
+        if listing.owner.is_some_and(|owner| !matches!(self.connection.port(), Ok(port) if port == owner)) {
             info!("table inet {TABLE} belongs to another process, left alone");
             return Ok(false);
         }
@@ -149,10 +140,7 @@ impl Table {
     pub(super) fn delete(&mut self) -> Result<bool, Error> {
         let operation = format!("delete table inet {TABLE}");
         let deletion = NfTablesMessage::DeleteTable(table_message(TableFlags::empty()));
-        match self
-            .connection
-            .transaction(&operation, vec![(inet(deletion), 0)])
-        {
+        match self.connection.transaction(&operation, vec![(inet(deletion), 0)]) {
             Ok(()) => Ok(true),
             Err(e) if e.refusal() == Some(Errno::NOENT) => Ok(false),
             Err(e) => Err(e),
@@ -164,9 +152,7 @@ impl Table {
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
         let attributes = Vec::new();
         let request = NfTablesMessage::GetTable(TableMessage { attributes });
-        let tables = self
-            .connection
-            .dump("list tables", NetfilterMessage::new(header, request))?;
+        let tables = self.connection.dump("list tables", NetfilterMessage::new(header, request))?;
         let name = |message: NetfilterMessage| match message.inner {
             NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => {
                 table.attributes.into_iter().find_map(|a| match a {
@@ -211,14 +197,9 @@ impl Table {
             Err(e) if e.refusal() == Some(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(e),
         };
-        let mut listing = Listing {
-            owner: None,
-            dormant: false,
-            rules: Vec::new(),
-        };
+        let mut listing = Listing { owner: None, dormant: false, rules: Vec::new() };
         for message in answer {
-            let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner
-            else {
+            let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner else {
                 continue;
             };
             for attribute in table.attributes {
@@ -246,17 +227,10 @@ fn differences(listing: &Listing, rules: &RuleSet) -> usize {
         .iter()
         .map(|rule| {
             let comment = rule.comment().to_owned();
-            (
-                chain_name(rule.table, rule.chain),
-                Some(comment),
-                Some(steps(rule)),
-            )
+            (chain_name(rule.table, rule.chain), Some(comment), Some(steps(rule)))
         })
         .collect();
-    let missing = wanted
-        .iter()
-        .filter(|rule| !listing.rules.contains(rule))
-        .count();
+    let missing = wanted.iter().filter(|rule| !listing.rules.contains(rule)).count();
     let surplus = listing.rules.len().saturating_sub(wanted.len() - missing);
     missing + surplus + usize::from(listing.dormant)
 }
@@ -285,10 +259,7 @@ fn base_chains() -> [ChainMessage; 4] {
         attributes: vec![
             ChainAttribute::Table(TABLE.into()),
             ChainAttribute::Name(chain_name(table, chain)),
-            ChainAttribute::Hook(vec![
-                Hook::Number(hook.into()),
-                Hook::Priority(priority.cast_unsigned()),
-            ]),
+            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority.cast_unsigned())]),
             ChainAttribute::Policy(POLICY_ACCEPT),
             ChainAttribute::Type("filter".into()),
         ],

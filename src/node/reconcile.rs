@@ -86,12 +86,10 @@ impl Reconciler {
         interval: Duration,
         on_event: impl Fn(Event) + Send + 'static,
     ) -> Result<Reconciler, SpawnError> {
-        let prepared = Monitor::open()
-            .map_err(|e| e.to_string())
-            .and_then(|monitor| {
-                let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
-                Ok((monitor, Arc::new(stop)))
-            });
+        let prepared = Monitor::open().map_err(|e| e.to_string()).and_then(|monitor| {
+            let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
+            Ok((monitor, Arc::new(stop)))
+        });
         let (monitor, stop) = match prepared {
             Ok(prepared) => prepared,
             Err(reason) => {
@@ -99,17 +97,9 @@ impl Reconciler {
                 return Err(SpawnError { node, reason });
             }
         };
-        let watched = Watch {
-            node,
-            monitor,
-            stop: Arc::clone(&stop),
-            interval: interval.max(SHORTEST),
-        };
+        let watched = Watch { node, monitor, stop: Arc::clone(&stop), interval: interval.max(SHORTEST) };
         let thread = std::thread::spawn(move || watched.run(on_event));
-        Ok(Reconciler {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Reconciler { stop, thread: Some(thread) })
     }
 
     /// Ends the thread, waiting for a repair in progress, and gives the node back: from here on

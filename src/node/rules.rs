@@ -239,9 +239,6 @@ mod tests {
         let all = rules(&["169.254.20.10", "fd00::10"]);
         assert_eq!(all.len(), 24);
         assert!(all[12].iptables().contains("-d fd00::10/128 -p tcp"));
-        assert!(
-            all.iter()
-                .all(|rule| rule.comment().starts_with(COMMENT_PREFIX))
-        );
+        assert!(all.iter().all(|rule| rule.comment().starts_with(COMMENT_PREFIX)));
     }
 }

@@ -17,9 +17,7 @@ pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             run("ip link set lo up");
             test()
         });
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -46,11 +44,7 @@ pub fn run(command: &str) -> String {
 
 /// Runs a shell command; returns whether it exits with 0, its standard output and error.
 pub fn attempt(command: &str) -> (bool, String, String) {
-    let output = Command::new("sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .output()
-        .expect("sh");
+    let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output().expect("sh");
     (
         output.status.success(),
         String::from_utf8_lossy(&output.stdout).into_owned(),

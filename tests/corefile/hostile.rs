@@ -28,22 +28,14 @@ fn bombs_are_refused_quickly() {
     ] {
         let started = Instant::now();
         let report = report(&text).to_string();
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         assert!(report.len() < 100_000, "{}", report.len());
     }
 }
 
 fn parse(text: &str) -> (corefile::Corefile, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
-    let source = Source {
-        name: "Corefile".into(),
-        directories: Vec::new(),
-        text: text.into(),
-    };
+    let source = Source { name: "Corefile".into(), directories: Vec::new(), text: text.into() };
     let parsed = corefile::parse(source, &Machine::default(), &mut diagnostics);
     (parsed, diagnostics)
 }

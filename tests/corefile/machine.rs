@@ -19,10 +19,7 @@ impl Machine {
     /// A node with a resolver and a DNS service.
     pub fn node() -> Machine {
         Machine::default()
-            .file(
-                "/etc/resolv.conf",
-                "search x -- y\nnameserver 192.0.2.53\noptions ndots:5\n",
-            )
+            .file("/etc/resolv.conf", "search x -- y\nnameserver 192.0.2.53\noptions ndots:5\n")
             .variable("KUBE_DNS_UPSTREAM_SERVICE_HOST", "10.96.0.99")
     }
 

@@ -390,10 +390,5 @@ tencentyun.com:53, internal:53 {   # two
 }
 ",
     },
-    Shape {
-        name: "no braces",
-        blocks: 1,
-        upstreams: 1,
-        text: ".:53\nforward . 10.0.0.1\ncache\n",
-    },
+    Shape { name: "no braces", blocks: 1, upstreams: 1, text: ".:53\nforward . 10.0.0.1\ncache\n" },
 ];

@@ -14,10 +14,7 @@ fn own_upstreams_drop_force_tcp_as_the_stock_template_wants() {
         let forward = load_on(machine).server.blocks[0].forwards[0].clone();
         (forward.transport, forward.to[0].address.to_string())
     };
-    assert_eq!(
-        transport(&machine),
-        (Transport::ForceTcp, "192.0.2.53:53".into())
-    );
+    assert_eq!(transport(&machine), (Transport::ForceTcp, "192.0.2.53:53".into()));
     let own = machine.file("/etc/kube-dns/upstreamNameservers", r#"["9.9.9.9:54"]"#);
     assert_eq!(transport(&own), (Transport::AsClient, "9.9.9.9:54".into()));
 }
@@ -25,9 +22,7 @@ fn own_upstreams_drop_force_tcp_as_the_stock_template_wants() {
 #[test]
 fn stub_domains_become_blocks() {
     let stubs = r#"{"z.local": ["10.0.0.2"], "acme.local": ["10.0.0.1:54", "::1"]}"#;
-    let machine = Machine::node()
-        .file(BASE, shapes::STOCK)
-        .file("/etc/kube-dns/stubDomains", stubs);
+    let machine = Machine::node().file(BASE, shapes::STOCK).file("/etc/kube-dns/stubDomains", stubs);
     let config = load_on(&machine);
     let zones: Vec<String> = config.server.blocks[4..]
         .iter()
@@ -38,17 +33,10 @@ fn stub_domains_become_blocks() {
         })
         .collect();
     assert_eq!(zones, ["acme.local.", "z.local."]);
-    assert_eq!(
-        config.admin.prometheus.len(),
-        2,
-        "no port but the template's"
-    );
+    assert_eq!(config.admin.prometheus.len(), 2, "no port but the template's");
 
     let broken = machine.file("/etc/kube-dns/stubDomains", "{");
-    assert!(matches!(
-        load(&options(), &broken),
-        Err(LoadError::KubeDns(_))
-    ));
+    assert!(matches!(load(&options(), &broken), Err(LoadError::KubeDns(_))));
     let mut first = options();
     first.tolerate_bad_kube_dns = true;
     let config = load(&first, &broken).unwrap();
@@ -64,11 +52,7 @@ fn a_missing_service_costs_its_blocks_alone() {
     assert_eq!(config.omitted.len(), 3);
     let expected = "/etc/coredns/Corefile.base:10: block `cluster.local:53` is left out: \
                     KUBE_DNS_UPSTREAM_SERVICE_HOST is unset";
-    assert!(
-        config.omitted[0].starts_with(expected),
-        "{:?}",
-        config.omitted
-    );
+    assert!(config.omitted[0].starts_with(expected), "{:?}", config.omitted);
 
     let only = "a {\n forward . __PILLAR__CLUSTER__DNS__\n}";
     let nothing = load(&options(), &machine.file(BASE, only));
@@ -85,23 +69,14 @@ fn template_tokens() {
     let config = load(&options, &machine).unwrap();
     let listens = format!("{:?}", config.server.blocks[0].zones[0].1);
     assert_eq!(listens, "[169.254.20.10:53, [fd00::10]:53]");
-    assert_eq!(
-        config.admin.health[0].address.to_string(),
-        "169.254.20.10:8080"
-    );
+    assert_eq!(config.admin.health[0].address.to_string(), "169.254.20.10:8080");
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
     options.local_ips.clear();
     let error = load(&options, &machine).unwrap_err().to_string();
-    assert!(
-        error.contains("give the addresses with -localip"),
-        "{error}"
-    );
+    assert!(error.contains("give the addresses with -localip"), "{error}");
     options.local_ips = vec!["fd00::10".parse().unwrap()];
     let config = load(&options, &machine).unwrap();
-    assert_eq!(
-        config.admin.health[0].address.to_string(),
-        "[fd00::10]:8080"
-    );
+    assert_eq!(config.admin.health[0].address.to_string(), "[fd00::10]:8080");
 }
 
 #[test]
@@ -115,36 +90,23 @@ fn without_any_file_the_built_in_one_is_served() {
         describe(&stock).lines().skip(1).collect::<Vec<_>>()
     );
 
-    let mut machine = Machine::node().file(
-        "/etc/resolv.conf",
-        "nameserver 169.254.20.10\nnameserver 192.0.2.1\n",
-    );
+    let mut machine =
+        Machine::node().file("/etc/resolv.conf", "nameserver 169.254.20.10\nnameserver 192.0.2.1\n");
     machine.variables.clear();
     let config = load_on(&machine);
     let forward = &config.server.blocks[0].forwards[0];
     assert_eq!(forward.to.len(), 1, "our own address would loop");
-    assert!(
-        config
-            .warnings
-            .iter()
-            .any(|line| line.contains("169.254.20.10 is left out"))
-    );
+    assert!(config.warnings.iter().any(|line| line.contains("169.254.20.10 is left out")));
 
     let mut strict = options();
     strict.allow_builtin = false;
-    assert!(matches!(
-        load(&strict, &machine),
-        Err(LoadError::Read { .. })
-    ));
+    assert!(matches!(load(&strict, &machine), Err(LoadError::Read { .. })));
 }
 
 #[test]
 fn the_watch_sees_every_input() {
     let machine = Machine::node()
-        .file(
-            BASE,
-            &format!("{}import custom/*.server\nimport more\n", shapes::STOCK),
-        )
+        .file(BASE, &format!("{}import custom/*.server\nimport more\n", shapes::STOCK))
         .file("/etc/more", "");
     let mut watch = Watch::default();
     let before = watch.load(&options(), &machine).unwrap();
@@ -162,23 +124,14 @@ fn the_watch_sees_every_input() {
     assert!(!watch.changed(&machine.clone().file(CONF, "x")));
 
     let same = machine.clone().file("/etc/more", "# a comment");
-    assert_eq!(
-        watch.load(&options(), &same).unwrap().fingerprint,
-        before.fingerprint
-    );
+    assert_eq!(watch.load(&options(), &same).unwrap().fingerprint, before.fingerprint);
     let other = machine.file("/etc/resolv.conf", "nameserver 192.0.2.54");
-    assert_ne!(
-        watch.load(&options(), &other).unwrap().fingerprint,
-        before.fingerprint
-    );
+    assert_ne!(watch.load(&options(), &other).unwrap().fingerprint, before.fingerprint);
 
     let broken = other.file(BASE, "}");
     assert!(watch.changed(&broken));
     assert!(watch.load(&options(), &broken).is_err());
-    assert!(
-        !watch.changed(&broken),
-        "the same mistake is not looked at twice"
-    );
+    assert!(!watch.changed(&broken), "the same mistake is not looked at twice");
 }
 
 /// The kubelet swaps the symlink `..data`; the files beside it are links through it.

@@ -42,14 +42,8 @@ pub struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub fn new(root: Source, env: &'a dyn Environment, diagnostics: &mut Diagnostics) -> Self {
-        let mut cursor = Cursor {
-            env,
-            frames: Vec::new(),
-            peeked: None,
-            tokens: 0,
-            bytes: 0,
-            stopped: false,
-        };
+        let mut cursor =
+            Cursor { env, frames: Vec::new(), peeked: None, tokens: 0, bytes: 0, stopped: false };
         if let Some(lexemes) = cursor.lex(root, None, diagnostics) {
             cursor.push(vec![(Origin::Root, lexemes)], Vec::new(), None);
         }
@@ -81,8 +75,7 @@ impl<'a> Cursor<'a> {
         self.peek()?;
         let lexeme = self.peeked.take()?;
         self.advance();
-        self.charge(lexeme.word.text.len(), Some(lexeme.word.span), diagnostics)
-            .then_some(lexeme)
+        self.charge(lexeme.word.text.len(), Some(lexeme.word.span), diagnostics).then_some(lexeme)
     }
 
     /// Takes the next lexeme as it stands in its file, for the body of a snippet.
@@ -92,8 +85,7 @@ impl<'a> Cursor<'a> {
         let frame = self.frames.last()?;
         let lexeme = frame.lexemes.get(frame.at)?.clone();
         self.advance();
-        self.charge(lexeme.word.text.len(), Some(lexeme.word.span), diagnostics)
-            .then_some(lexeme)
+        self.charge(lexeme.word.text.len(), Some(lexeme.word.span), diagnostics).then_some(lexeme)
     }
 
     /// Takes the next word if it is on the same line of the same file.
@@ -133,10 +125,8 @@ impl<'a> Cursor<'a> {
         args: Vec<String>,
         diagnostics: &mut Diagnostics,
     ) {
-        let mut texts: Vec<_> = paths
-            .iter()
-            .filter_map(|path| self.read_file(path, at, diagnostics))
-            .collect();
+        let mut texts: Vec<_> =
+            paths.iter().filter_map(|path| self.read_file(path, at, diagnostics)).collect();
         texts.reverse();
         if !self.stopped {
             self.push(texts, args, Some(at));
@@ -215,24 +205,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// Opens a frame over `texts`, last one first.
-    fn push(
-        &mut self,
-        mut texts: Vec<(Origin, Rc<[Lexeme]>)>,
-        args: Vec<String>,
-        imported_at: Option<Span>,
-    ) {
+    fn push(&mut self, mut texts: Vec<(Origin, Rc<[Lexeme]>)>, args: Vec<String>, imported_at: Option<Span>) {
         self.peeked = None;
         let Some((origin, lexemes)) = texts.pop() else {
             return;
         };
-        self.frames.push(Frame {
-            origin,
-            lexemes,
-            at: 0,
-            rest: texts,
-            args,
-            imported_at,
-        });
+        self.frames.push(Frame { origin, lexemes, at: 0, rest: texts, args, imported_at });
     }
 
     /// The next lexeme of the innermost frame with variables and arguments replaced.
@@ -338,9 +316,7 @@ fn placeholder(text: &str, env: &dyn Environment, args: &[String]) -> Option<(St
         variable(name, default)
     } else {
         let index = inner.strip_prefix("args")?;
-        let index = index
-            .strip_prefix('.')
-            .or_else(|| index.strip_prefix('[')?.strip_suffix(']'))?;
+        let index = index.strip_prefix('.').or_else(|| index.strip_prefix('[')?.strip_suffix(']'))?;
         args.get(index.parse::<usize>().ok()?)?.clone()
     };
     Some((value, end + 1))

@@ -29,12 +29,7 @@ pub struct Lexeme {
 /// A `#` at the beginning of a word starts a comment that runs to the line's end. Inside quotes only
 /// `\"` is an escape; every other backslash stays, so that regular expressions survive.
 pub fn lex(text: &str, file: FileId) -> (Vec<Lexeme>, Option<Span>) {
-    let mut lexer = Lexer {
-        text,
-        file,
-        at: 0,
-        unclosed: None,
-    };
+    let mut lexer = Lexer { text, file, at: 0, unclosed: None };
     let mut lexemes = Vec::new();
     while let Some(lexeme) = lexer.next() {
         lexemes.push(lexeme);
@@ -61,16 +56,8 @@ impl Lexer<'_> {
             "}" if !quoted => Kind::Close,
             _ => Kind::Word,
         };
-        let word = Word {
-            text,
-            quoted,
-            span: self.span(start),
-        };
-        Some(Lexeme {
-            kind,
-            word,
-            first_on_line,
-        })
+        let word = Word { text, quoted, span: self.span(start) };
+        Some(Lexeme { kind, word, first_on_line })
     }
 
     fn rest(&self) -> &str {
@@ -78,11 +65,7 @@ impl Lexer<'_> {
     }
 
     fn span(&self, start: usize) -> Span {
-        Span {
-            file: self.file,
-            start,
-            end: self.at,
-        }
+        Span { file: self.file, start, end: self.at }
     }
 
     /// Skips blanks, comments and a byte order mark; true if a line ended on the way.
@@ -131,11 +114,7 @@ impl Lexer<'_> {
             value.push(c);
             escaped = false;
         }
-        self.unclosed = Some(Span {
-            file: self.file,
-            start,
-            end: start + 1,
-        });
+        self.unclosed = Some(Span { file: self.file, start, end: start + 1 });
         value
     }
 }

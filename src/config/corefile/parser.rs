@@ -15,12 +15,8 @@ use crate::config::error::{Diagnostic, Diagnostics};
 /// Mistakes go to `diagnostics`; the tree holds what could be made out, so that the directives in it
 /// can be checked in the same pass.
 pub fn parse(root: Source, env: &dyn Environment, diagnostics: &mut Diagnostics) -> Corefile {
-    let mut parser = Parser {
-        cursor: Cursor::new(root, env, diagnostics),
-        env,
-        diagnostics,
-        snippets: BTreeMap::new(),
-    };
+    let mut parser =
+        Parser { cursor: Cursor::new(root, env, diagnostics), env, diagnostics, snippets: BTreeMap::new() };
     parser.corefile()
 }
 
@@ -89,8 +85,7 @@ impl Parser<'_, '_> {
             }
             let Some(lexeme) = self.next() else { break };
             first = false;
-            comma = (!lexeme.word.quoted && lexeme.word.text.ends_with(','))
-                .then_some(lexeme.word.span);
+            comma = (!lexeme.word.quoted && lexeme.word.text.ends_with(',')).then_some(lexeme.word.span);
             labels.extend(split_at_commas(lexeme.word));
         }
         if let Some(span) = comma {
@@ -159,24 +154,14 @@ impl Parser<'_, '_> {
             }
             args.extend(self.next().map(|lexeme| lexeme.word));
         }
-        let body = self
-            .take(Kind::Open)
-            .map(|open| self.braced(open.word.span, depth + 1));
-        Some(Directive {
-            name: first.word,
-            args,
-            body,
-        })
+        let body = self.take(Kind::Open).map(|open| self.braced(open.word.span, depth + 1));
+        Some(Directive { name: first.word, args, body })
     }
 
     /// Keeps the lexemes between a snippet's braces for later imports.
     fn define_snippet(&mut self, name: String, defined_at: Span, opened: bool) {
         if !opened {
-            self.error(
-                defined_at,
-                "a snippet without a body",
-                "follow it with { ... }",
-            );
+            self.error(defined_at, "a snippet without a body", "follow it with { ... }");
             return;
         }
         let mut lexemes = Vec::new();
@@ -195,16 +180,9 @@ impl Parser<'_, '_> {
             lexemes.push(lexeme);
         }
         if depth > 0 && !self.cursor.stopped() {
-            self.error(
-                defined_at,
-                "this snippet is never closed",
-                "add the closing }",
-            );
+            self.error(defined_at, "this snippet is never closed", "add the closing }");
         }
-        let snippet = Snippet {
-            defined_at,
-            lexemes: lexemes.into(),
-        };
+        let snippet = Snippet { defined_at, lexemes: lexemes.into() };
         if let Some(earlier) = self.snippets.insert(name.clone(), snippet) {
             self.diagnostics.error(
                 Diagnostic::at(defined_at, format!("snippet ({name}) is defined twice"))
@@ -231,14 +209,11 @@ impl Parser<'_, '_> {
         }
         if let Some(snippet) = self.snippets.get(&target.text) {
             let lexemes = Rc::clone(&snippet.lexemes);
-            self.cursor
-                .enter_snippet(&target, lexemes, args, self.diagnostics);
+            self.cursor.enter_snippet(&target, lexemes, args, self.diagnostics);
             return;
         }
         match self.imported_files(&target) {
-            Ok(files) => self
-                .cursor
-                .enter_files(&files, target.span, args, self.diagnostics),
+            Ok(files) => self.cursor.enter_files(&files, target.span, args, self.diagnostics),
             Err(error) => self.diagnostics.error(*error),
         }
     }
@@ -251,10 +226,7 @@ impl Parser<'_, '_> {
             Err(Box::new(error))
         };
         if text.is_empty() {
-            return refuse(
-                "import of an empty name".to_owned(),
-                "is the variable in it set?",
-            );
+            return refuse("import of an empty name".to_owned(), "is the variable in it set?");
         }
         let is_pattern = text.contains(['*', '?', '[']);
         for directory in &self.diagnostics.sources.get(target.span.file).directories {
@@ -309,8 +281,7 @@ impl Parser<'_, '_> {
     }
 
     fn error(&mut self, span: Span, message: &str, remedy: &str) {
-        self.diagnostics
-            .error(Diagnostic::at(span, message).remedy(remedy));
+        self.diagnostics.error(Diagnostic::at(span, message).remedy(remedy));
     }
 }
 
@@ -340,20 +311,8 @@ fn split_at_commas(word: Word) -> Vec<Word> {
         }
         // A replaced variable can be longer than its placeholder.
         let inside = !whole && start + piece.len() <= word.span.end;
-        let span = if inside {
-            Span {
-                start,
-                end: start + piece.len(),
-                ..word.span
-            }
-        } else {
-            word.span
-        };
-        labels.push(Word {
-            text: piece.to_owned(),
-            quoted: word.quoted,
-            span,
-        });
+        let span = if inside { Span { start, end: start + piece.len(), ..word.span } } else { word.span };
+        labels.push(Word { text: piece.to_owned(), quoted: word.quoted, span });
     }
     labels
 }

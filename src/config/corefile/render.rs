@@ -48,9 +48,5 @@ fn quote(word: &Word) -> String {
     let special = matches!(text, "" | "{" | "}" | "import")
         || text.starts_with(['"', '#', '(', '\u{feff}'])
         || text.contains(|c: char| c.is_whitespace() || c == ',');
-    if special {
-        format!("\"{}\"", text.replace('"', "\\\""))
-    } else {
-        text.to_owned()
-    }
+    if special { format!("\"{}\"", text.replace('"', "\\\"")) } else { text.to_owned() }
 }

@@ -21,8 +21,7 @@ impl Environment for Memory {
 
     fn read(&self, path: &Path, _limit: usize) -> io::Result<Vec<u8>> {
         let text = path.to_str().and_then(|path| self.files.get(path));
-        text.map(|text| text.clone().into_bytes())
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        text.map(|text| text.clone().into_bytes()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn glob(&self, pattern: &str) -> Result<Vec<PathBuf>, glob::PatternError> {
@@ -37,11 +36,7 @@ impl Environment for Memory {
 }
 
 fn source(text: &str) -> Source {
-    Source {
-        name: "Corefile".into(),
-        directories: vec!["/etc".into()],
-        text: text.into(),
-    }
+    Source { name: "Corefile".into(), directories: vec!["/etc".into()], text: text.into() }
 }
 
 fn parsed_in(memory: &Memory, text: &str) -> Corefile {
@@ -64,10 +59,7 @@ fn errors_in(memory: &Memory, text: &str) -> Vec<String> {
 /// The tree on one line: `labels{ name args{...}; }`.
 fn shape(corefile: &Corefile) -> String {
     fn words(words: &[Word]) -> String {
-        let texts: Vec<String> = words
-            .iter()
-            .map(|word| format!("<{}>", word.text))
-            .collect();
+        let texts: Vec<String> = words.iter().map(|word| format!("<{}>", word.text)).collect();
         texts.concat()
     }
     fn lines(directives: &[Directive]) -> String {
@@ -92,10 +84,7 @@ fn blocks_labels_and_bodies() {
         ("a,\nb, c\n{\n}", "<a><b><c>{}"),
         ("a,b {\n}", "<a><b>{}"),
         (".\nerrors\ncache 30\n", "<.>{errors;cache<30>;}"),
-        (
-            ". {\n forward . 1.1.1.1 { }\n}",
-            "<.>{forward<.><1.1.1.1>{};}",
-        ),
+        (". {\n forward . 1.1.1.1 { }\n}", "<.>{forward<.><1.1.1.1>{};}"),
         (
             ". {\n cache {\n  success 1 2\n  denial 3\n }\n errors\n}",
             "<.>{cache{success<1><2>;denial<3>;};errors;}",
@@ -163,10 +152,7 @@ fn snippets_and_files() {
             "(s) {\n errors\n cache {args[0]} {\n  servfail {args.1}\n }\n}\n. {\n import s 30 0\n}",
             "<.>{errors;cache<30>{servfail<0>;};}",
         ),
-        (
-            ". {\n import custom/*.override\n reload\n}\nimport *.server",
-            "<.>{log;loop;reload;}<x>{errors;}",
-        ),
+        (". {\n import custom/*.override\n reload\n}\nimport *.server", "<.>{log;loop;reload;}<x>{errors;}"),
         ("import none/*.server\na {\n}", "<a>{}"),
         ("import x.server", "<x>{errors;}"),
     ] {
@@ -180,44 +166,20 @@ fn mistakes_have_their_line() {
     memory.files.insert("/etc/a", "import b".into());
     memory.files.insert("/etc/b", "import a".into());
     for (text, expected) in [
-        (
-            "}\n. {\n}",
-            "Corefile:1 - Error during parsing: unexpected }",
-        ),
-        (
-            ". {\n errors\n",
-            "Corefile:1 - Error during parsing: this { is never closed",
-        ),
-        (
-            ". {\n}\n{\n}",
-            "Corefile:3 - Error during parsing: a server block without a zone",
-        ),
+        ("}\n. {\n}", "Corefile:1 - Error during parsing: unexpected }"),
+        (". {\n errors\n", "Corefile:1 - Error during parsing: this { is never closed"),
+        (". {\n}\n{\n}", "Corefile:3 - Error during parsing: a server block without a zone"),
         ("a,", "Corefile:1 - Error during parsing: a zone is due"),
-        (
-            ". {\n log \"x\n}",
-            "Corefile:2 - Error during parsing: this quote is never",
-        ),
-        (
-            "\nimport none",
-            "Corefile:2 - Error during parsing: there is neither",
-        ),
+        (". {\n log \"x\n}", "Corefile:2 - Error during parsing: this quote is never"),
+        ("\nimport none", "Corefile:2 - Error during parsing: there is neither"),
         ("import", "Corefile:1 - Error during parsing: import takes"),
-        (
-            "import **/x",
-            "Corefile:1 - Error during parsing: `**/x` is not",
-        ),
-        (
-            "(s) {\n}\n(s) {\n}",
-            "Corefile:3 - Error during parsing: snippet (s) is defined twice",
-        ),
+        ("import **/x", "Corefile:1 - Error during parsing: `**/x` is not"),
+        ("(s) {\n}\n(s) {\n}", "Corefile:3 - Error during parsing: snippet (s) is defined twice"),
         (
             "(s) {\n import s\n}\n. {\n import s\n}",
             "Corefile:2 - Error during parsing: this import leads back",
         ),
-        (
-            "import a",
-            "/etc/b:1 - Error during parsing: this import leads back",
-        ),
+        ("import a", "/etc/b:1 - Error during parsing: this import leads back"),
     ] {
         let errors = errors_in(&memory, text);
         assert!(errors[0].starts_with(expected), "{text}: {errors:#?}");
@@ -229,10 +191,7 @@ fn growth_is_bounded() {
     let mut doubling = String::from("(s0) {\n x\n}\n");
     for level in 1..16 {
         let below = level - 1;
-        doubling += &format!(
-            "(s{level}) {{\n{}}}\n",
-            format!(" import s{below}\n").repeat(4)
-        );
+        doubling += &format!("(s{level}) {{\n{}}}\n", format!(" import s{below}\n").repeat(4));
     }
     let words = format!("{doubling}. {{\n import s15\n}}\n");
     let bytes = format!(
@@ -241,9 +200,8 @@ fn growth_is_bounded() {
         " import a {args[0]}\n".repeat(100),
         "y".repeat(100_000),
     );
-    let depth: String = (0..100)
-        .map(|level| format!("(s{level}) {{\n import s{}\n}}\n", level + 1))
-        .collect();
+    let depth: String =
+        (0..100).map(|level| format!("(s{level}) {{\n import s{}\n}}\n", level + 1)).collect();
     let depth = format!("{depth}. {{\n import s0\n}}");
     let nesting = format!(". {{\n{}", "x {\n".repeat(1000));
     for (text, expected) in [

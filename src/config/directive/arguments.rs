@@ -55,10 +55,7 @@ impl Directive {
             Some(last) if last.span.file == self.name.span.file => last.span.end,
             _ => self.name.span.end,
         };
-        Span {
-            end: end.max(self.name.span.end),
-            ..self.name.span
-        }
+        Span { end: end.max(self.name.span.end), ..self.name.span }
     }
 }
 
@@ -69,12 +66,8 @@ where
 {
     let value = word.text.parse().ok().filter(|value| range.contains(value));
     if value.is_none() {
-        let message = format!(
-            "`{}` is not a whole number from {} to {}",
-            word.text,
-            range.start(),
-            range.end()
-        );
+        let message =
+            format!("`{}` is not a whole number from {} to {}", word.text, range.start(), range.end());
         scope.error(word.span, message, "write a number in that range");
     }
     value
@@ -97,11 +90,7 @@ pub(super) fn duration(
         duration::show(*range.start()),
         duration::show(*range.end()),
     );
-    scope.error(
-        word.span,
-        message,
-        "write a number with its unit, such as 500ms, 30s or 1h",
-    );
+    scope.error(word.span, message, "write a number with its unit, such as 500ms, 30s or 1h");
     None
 }
 

@@ -13,10 +13,7 @@ pub(super) fn bind(directive: &Directive, scope: &mut Scope<'_>) {
         return;
     };
     let found = addresses(words, scope);
-    let (bound, _) = scope
-        .block
-        .bind
-        .get_or_insert_with(|| (Vec::new(), directive.name.span));
+    let (bound, _) = scope.block.bind.get_or_insert_with(|| (Vec::new(), directive.name.span));
     for address in found {
         if !bound.contains(&address) {
             bound.push(address);
@@ -53,11 +50,7 @@ fn addresses(words: &[Word], scope: &mut Scope<'_>) -> Vec<IpAddr> {
             }
             Err(error) => format!("cannot read the addresses of `{}`: {error}", word.text),
         };
-        scope.error(
-            word.span,
-            why,
-            "write an IP address or the name of an interface",
-        );
+        scope.error(word.span, why, "write an IP address or the name of an interface");
     }
     all
 }

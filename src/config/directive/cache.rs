@@ -26,15 +26,7 @@ const SERVFAIL_RANGE: RangeInclusive<Duration> =
 const GAP_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 /// A year; RFC 8767 §5 suggests one to three days.
 const STALE_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(365 * 86400);
-const OPTIONS: &[&str] = &[
-    "success",
-    "denial",
-    "prefetch",
-    "serve_stale",
-    "servfail",
-    "disable",
-    "keepttl",
-];
+const OPTIONS: &[&str] = &["success", "denial", "prefetch", "serve_stale", "servfail", "disable", "keepttl"];
 
 pub(super) fn cache(directive: &Directive, scope: &mut Scope<'_>) {
     let mut config = Config::default();
@@ -71,8 +63,7 @@ fn option(line: &Directive, config: &mut Config, scope: &mut Scope<'_>) {
         "disable" => disable(line, config, scope),
         "keepttl" => config.keep_ttl = line.arguments(0..=0, "keepttl", scope).is_some(),
         "serve_stale_policy" => {
-            let message =
-                "`serve_stale_policy` has no effect: a failure never replaces a good answer";
+            let message = "`serve_stale_policy` has no effect: a failure never replaces a good answer";
             scope.warn(line.name.span, message);
         }
         _ => line.unknown_option(OPTIONS, scope),
@@ -127,10 +118,7 @@ fn percentage(word: &Word, scope: &mut Scope<'_>) -> Option<u8> {
         scope.error(word.span, message, "write a number and %, such as 15%");
         return None;
     };
-    let digits = Word {
-        text: digits.to_owned(),
-        ..word.clone()
-    };
+    let digits = Word { text: digits.to_owned(), ..word.clone() };
     number(&digits, PERCENTAGE_RANGE, scope)
 }
 
@@ -147,10 +135,7 @@ fn serve_stale(line: &Directive, scope: &mut Scope<'_>) -> Option<ServeStale> {
             // Newer CoreDNS takes a time-out for `verify` here.
             _ if index == 2 && mode == StaleMode::Verify => {
                 duration(word, STALE_RANGE, scope)?;
-                scope.warn(
-                    word.span,
-                    "the time-out of `verify` is accepted but has no effect",
-                );
+                scope.warn(word.span, "the time-out of `verify` is accepted but has no effect");
             }
             other => {
                 let message = format!("`{other}` is neither immediate nor verify");
@@ -158,10 +143,7 @@ fn serve_stale(line: &Directive, scope: &mut Scope<'_>) -> Option<ServeStale> {
             }
         }
     }
-    Some(ServeStale {
-        window: whole_seconds(window),
-        mode,
-    })
+    Some(ServeStale { window: whole_seconds(window), mode })
 }
 
 /// `disable success|denial [ZONE...]`

@@ -8,8 +8,7 @@ use super::arguments::duration;
 use crate::config::corefile::{Directive, Word};
 use crate::server::{Consolidate, ErrorsLog, LogLevel};
 
-const PERIOD_RANGE: RangeInclusive<Duration> =
-    Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+const PERIOD_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 /// Compiled size of one pattern; ten thousand ordinary characters.
 const PATTERN_BYTES: usize = 1 << 20;
 
@@ -18,11 +17,7 @@ pub(super) fn errors(directive: &Directive, scope: &mut Scope<'_>) {
         && target.text != "stdout"
     {
         let message = format!("errors cannot be logged to `{}`", target.text);
-        scope.error(
-            target.span,
-            message,
-            "remove it: the log goes to standard output",
-        );
+        scope.error(target.span, message, "remove it: the log goes to standard output");
     }
     let mut log = ErrorsLog::default();
     for option in directive.options() {
@@ -59,18 +54,11 @@ fn consolidate(option: &Directive, scope: &mut Scope<'_>) -> Option<Consolidate>
             }
         }
     }
-    Some(Consolidate {
-        period: period?,
-        pattern: pattern?,
-        level,
-        show_first,
-    })
+    Some(Consolidate { period: period?, pattern: pattern?, level, show_first })
 }
 
 fn pattern(word: &Word, scope: &mut Scope<'_>) -> Option<regex::Regex> {
-    let built = regex::RegexBuilder::new(&word.text)
-        .size_limit(PATTERN_BYTES)
-        .build();
+    let built = regex::RegexBuilder::new(&word.text).size_limit(PATTERN_BYTES).build();
     match built {
         Ok(pattern) => Some(pattern),
         Err(error) => {
@@ -79,11 +67,7 @@ fn pattern(word: &Word, scope: &mut Scope<'_>) -> Option<regex::Regex> {
             let why = text.lines().last().unwrap_or_default();
             let why = why.trim_start_matches("error: ");
             let message = format!("`{}` is not a regular expression: {why}", word.text);
-            scope.error(
-                word.span,
-                message,
-                "write it in RE2 syntax, in quotes if it has blanks",
-            );
+            scope.error(word.span, message, "write it in RE2 syntax, in quotes if it has blanks");
             None
         }
     }

@@ -70,10 +70,7 @@ pub(super) fn forward(directive: &Directive, scope: &mut Scope<'_>) {
     };
     let zones = zones(std::slice::from_ref(from), scope);
     if zones.len() > 1 {
-        let message = format!(
-            "`{}` covers several zones, only {} is used",
-            from.text, zones[0]
-        );
+        let message = format!("`{}` covers several zones, only {} is used", from.text, zones[0]);
         scope.warn(from.span, message);
     }
     let mut config = Config::new(zones.into_iter().next().unwrap_or(Name::root()), Vec::new());
@@ -82,10 +79,7 @@ pub(super) fn forward(directive: &Directive, scope: &mut Scope<'_>) {
     }
     if config.to.len() > Config::MAX_UPSTREAMS {
         let count = config.to.len();
-        let message = format!(
-            "{count} upstreams, at most {} are taken",
-            Config::MAX_UPSTREAMS
-        );
+        let message = format!("{count} upstreams, at most {} are taken", Config::MAX_UPSTREAMS);
         scope.error(from.span, message, "name fewer");
     }
     for line in directive.options() {
@@ -104,9 +98,7 @@ fn option(line: &Directive, config: &mut Config, scope: &mut Scope<'_>) {
     match name {
         "except" => {
             let words = line.arguments(1..=usize::MAX, "except ZONE...", scope);
-            config
-                .except
-                .extend(zones(words.unwrap_or_default(), scope));
+            config.except.extend(zones(words.unwrap_or_default(), scope));
         }
         "force_tcp" | "prefer_udp" => transport(line, config, scope),
         "expire" => set(&mut config.expire, duration_of(line, EXPIRE_RANGE, scope)),
@@ -216,18 +208,12 @@ fn rcodes(line: &Directive, scope: &mut Scope<'_>) -> Vec<u16> {
     let words = line.arguments(1..=usize::MAX, &usage, scope);
     let mut codes = Vec::new();
     for word in words.unwrap_or_default() {
-        let known = RCODES
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(&word.text));
+        let known = RCODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&word.text));
         match known {
             Some((_, code)) => codes.push(*code),
             None => {
                 let message = format!("`{}` is not a response code", word.text);
-                scope.error(
-                    word.span,
-                    message,
-                    "write a name such as SERVFAIL or NXDOMAIN",
-                );
+                scope.error(word.span, message, "write a name such as SERVFAIL or NXDOMAIN");
             }
         }
     }
@@ -258,11 +244,7 @@ fn count_of(line: &Directive, scope: &mut Scope<'_>) -> Option<u32> {
     number(word, 0..=u32::MAX, scope)
 }
 
-fn duration_of(
-    line: &Directive,
-    range: RangeInclusive<Duration>,
-    scope: &mut Scope<'_>,
-) -> Option<Duration> {
+fn duration_of(line: &Directive, range: RangeInclusive<Duration>, scope: &mut Scope<'_>) -> Option<Duration> {
     let usage = format!("{} DURATION", line.name.text);
     let [word] = line.arguments(1..=1, &usage, scope)? else {
         return None;

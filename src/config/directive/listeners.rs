@@ -82,9 +82,5 @@ fn add_new(known: &mut Vec<SocketAddr>, addresses: Vec<SocketAddr>) {
 
 /// A default, as if it had been written at `span`.
 fn written(text: &str, span: Span) -> Word {
-    Word {
-        text: text.to_owned(),
-        quoted: false,
-        span,
-    }
+    Word { text: text.to_owned(), quoted: false, span }
 }

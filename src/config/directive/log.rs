@@ -23,30 +23,22 @@ pub(super) fn log(directive: &Directive, scope: &mut Scope<'_>) {
     };
     for word in names {
         if matches!(word.text.as_str(), "common" | "combined") {
-            let message = format!(
-                "`{0}` is taken for a name; the format is {{{0}}}",
-                word.text
-            );
+            let message = format!("`{0}` is taken for a name; the format is {{{0}}}", word.text);
             scope.warn(word.span, message);
         }
     }
     let combined = format!("{COMMON} \"{{>opcode}}\"");
-    let format = format
-        .replace("{common}", COMMON)
-        .replace("{combined}", &combined);
+    let format = format.replace("{common}", COMMON).replace("{combined}", &combined);
     let classes = classes(directive, scope);
     let scopes = match names {
         [] => vec![Name::root()],
         names => zones(names, scope),
     };
-    scope
-        .block
-        .log
-        .extend(scopes.into_iter().map(|name| QueryLog {
-            scope: name,
-            format: format.clone(),
-            classes: classes.clone(),
-        }));
+    scope.block.log.extend(scopes.into_iter().map(|name| QueryLog {
+        scope: name,
+        format: format.clone(),
+        classes: classes.clone(),
+    }));
 }
 
 fn classes(directive: &Directive, scope: &mut Scope<'_>) -> Vec<LogClass> {
@@ -57,10 +49,7 @@ fn classes(directive: &Directive, scope: &mut Scope<'_>) -> Vec<LogClass> {
             continue;
         }
         let usage = "class success|denial|error|all...";
-        for word in option
-            .arguments(1..=usize::MAX, usage, scope)
-            .unwrap_or_default()
-        {
+        for word in option.arguments(1..=usize::MAX, usage, scope).unwrap_or_default() {
             let class = match word.text.as_str() {
                 "all" => LogClass::All,
                 "success" => LogClass::Success,

@@ -61,8 +61,7 @@ pub(super) struct Scope<'a> {
 
 impl Scope<'_> {
     fn error(&mut self, span: Span, message: impl Into<String>, remedy: impl Into<String>) {
-        self.diagnostics
-            .error(Diagnostic::at(span, message).remedy(remedy));
+        self.diagnostics.error(Diagnostic::at(span, message).remedy(remedy));
     }
 
     fn warn(&mut self, span: Span, message: impl Into<String>) {
@@ -104,30 +103,18 @@ static TABLE: &[(&str, Support)] = &[
     ("reload", Once(process::reload)),
     ("timeouts", Once(process::timeouts)),
     ("any", Ignored("queries of type ANY are answered in full")),
-    (
-        "cancel",
-        Ignored("queries are ended by their own deadlines"),
-    ),
+    ("cancel", Ignored("queries are ended by their own deadlines")),
     ("chaos", Ignored("version.bind queries are not answered")),
     ("local", Ignored("names below localhost are forwarded")),
-    (
-        "minimal",
-        Ignored("answers keep their authority and additional sections"),
-    ),
+    ("minimal", Ignored("answers keep their authority and additional sections")),
     ("nsid", Ignored("no server identifier is sent")),
-    (
-        "acl",
-        NotServed("an access list must not be dropped silently: use a NetworkPolicy"),
-    ),
+    ("acl", NotServed("an access list must not be dropped silently: use a NetworkPolicy")),
     ("dns64", NotServed(REMOVE)),
     ("dnstap", NotServed(REMOVE)),
     ("hosts", NotServed(REMOVE)),
     ("loadbalance", NotServed(ELSEWHERE)),
     ("metadata", NotServed(REMOVE)),
-    (
-        "pprof",
-        NotServed("remove it; it only profiles the Go process"),
-    ),
+    ("pprof", NotServed("remove it; it only profiles the Go process")),
     ("rewrite", NotServed(REMOVE)),
     ("template", NotServed(REMOVE)),
     ("trace", NotServed(REMOVE)),
@@ -143,15 +130,9 @@ static TABLE: &[(&str, Support)] = &[
     ("kubernetes", NotServed(ELSEWHERE)),
     ("root", NotServed(REMOVE)),
     ("secondary", NotServed(ELSEWHERE)),
-    (
-        "shed",
-        NotServed("remove it; load is shed by built-in limits"),
-    ),
+    ("shed", NotServed("remove it; load is shed by built-in limits")),
     ("sign", NotServed(ELSEWHERE)),
-    (
-        "tls",
-        NotServed("remove it; only plain DNS is served to clients"),
-    ),
+    ("tls", NotServed("remove it; only plain DNS is served to clients")),
     ("transfer", NotServed(ELSEWHERE)),
     ("tsig", NotServed(ELSEWHERE)),
     ("view", NotServed(ELSEWHERE)),
@@ -175,9 +156,7 @@ pub(super) fn apply(block: &Block, scope: &mut Scope<'_>) {
         let span = directive.name.span;
         match TABLE.iter().find(|(known, _)| *known == name) {
             Some((known, Once(function))) => {
-                let earlier = block.directives[..index]
-                    .iter()
-                    .find(|d| d.name.text == name);
+                let earlier = block.directives[..index].iter().find(|d| d.name.text == name);
                 if let Some(earlier) = earlier {
                     repeated(directive, earlier.name.span, scope);
                     continue;
@@ -190,10 +169,7 @@ pub(super) fn apply(block: &Block, scope: &mut Scope<'_>) {
                 function(directive, scope);
             }
             Some((known, Ignored(effect))) => {
-                scope.warn(
-                    span,
-                    format!("`{known}` is accepted but has no effect: {effect}"),
-                );
+                scope.warn(span, format!("`{known}` is accepted but has no effect: {effect}"));
             }
             Some((known, NotServed(remedy))) => {
                 let message = format!("directive `{known}` is not served by this version");
@@ -208,9 +184,7 @@ fn repeated(directive: &Directive, earlier: Span, scope: &mut Scope<'_>) {
     let name = &directive.name.text;
     let message = format!("`{name}` may stand only once in a server block");
     scope.diagnostics.error(
-        Diagnostic::at(directive.name.span, message)
-            .other(earlier, "first here")
-            .remedy("merge the two"),
+        Diagnostic::at(directive.name.span, message).other(earlier, "first here").remedy("merge the two"),
     );
 }
 
@@ -220,9 +194,5 @@ fn unknown(directive: &Directive, scope: &mut Scope<'_>) {
         Some(known) => format!("did you mean `{known}`?"),
         None => format!("served are: {}", served().join(", ")),
     };
-    scope.error(
-        directive.name.span,
-        format!("unknown directive `{name}`"),
-        remedy,
-    );
+    scope.error(directive.name.span, format!("unknown directive `{name}`"), remedy);
 }

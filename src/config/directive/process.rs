@@ -63,10 +63,7 @@ pub(super) fn timeouts(directive: &Directive, scope: &mut Scope<'_>) {
         match name {
             "read" | "write" | "idle" => {}
             "maxtcpqueries" => {
-                scope.warn(
-                    option.name.span,
-                    "`maxtcpqueries` is accepted but has no effect",
-                );
+                scope.warn(option.name.span, "`maxtcpqueries` is accepted but has no effect");
                 continue;
             }
             _ => {

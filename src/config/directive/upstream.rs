@@ -46,11 +46,7 @@ pub(super) fn read(word: &Word, config: &mut Config, scope: &mut Scope<'_>) {
 /// `IP`, `IP:PORT`, `[IPV6]:PORT`, and with TLS also `IP%NAME[:PORT]`.
 fn address(text: &str, tls: bool) -> Option<Target> {
     let default_port = if tls { TLS_PORT } else { DNS_PORT };
-    let target = |address, server_name| Target {
-        address,
-        tls,
-        server_name,
-    };
+    let target = |address, server_name| Target { address, tls, server_name };
     if let Some((ip, name)) = text.split_once('%').filter(|_| tls) {
         let (name, port) = match name.rsplit_once(':') {
             Some((name, port)) => (name, port.parse().ok()?),
@@ -61,10 +57,7 @@ fn address(text: &str, tls: bool) -> Option<Target> {
         let address = SocketAddr::new(ip.parse().ok()?, port);
         return (!name.is_empty()).then(|| target(address, Some(name.to_owned())));
     }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
     let address = match bare.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, default_port),
         Err(_) => text.parse().ok()?,
@@ -108,11 +101,7 @@ fn resolv_conf(path: &str, word: &Word, config: &mut Config, scope: &mut Scope<'
     config.sources.push(Source::ResolvConf(path.into()));
     if found == 0 {
         let message = format!("{path} names no usable nameserver");
-        scope.error(
-            word.span,
-            message,
-            "add one, or write the upstream's IP address here",
-        );
+        scope.error(word.span, message, "add one, or write the upstream's IP address here");
     }
 }
 

@@ -31,10 +31,7 @@ impl Saved {
             if let Some(name) = line.strip_prefix('*') {
                 table = name;
             } else if let Some(text) = line.strip_prefix("-A ") {
-                saved.rules.push(SavedRule {
-                    table: table.into(),
-                    text: text.into(),
-                });
+                saved.rules.push(SavedRule { table: table.into(), text: text.into() });
             } else if let Some(chain) = line.strip_prefix(':') {
                 let mut words = chain.split(' ').map(String::from);
                 if let (Some(chain), Some(policy)) = (words.next(), words.next()) {
@@ -48,11 +45,7 @@ impl Saved {
     /// Those of `rules` that are not there.
     pub fn missing(&self, rules: &[Rule]) -> Vec<Rule> {
         let live: Vec<Rule> = self.rules.iter().filter_map(SavedRule::ours).collect();
-        rules
-            .iter()
-            .filter(|rule| !live.contains(rule))
-            .copied()
-            .collect()
+        rules.iter().filter(|rule| !live.contains(rule)).copied().collect()
     }
 
     /// Every copy of every one of `rules`, those without a comment included: node-cache wrote none
@@ -69,9 +62,7 @@ impl Saved {
     /// Rules with node-cache's comment.
     pub fn commented(&self) -> impl Iterator<Item = &SavedRule> {
         let mark = format!("--comment \"{COMMENT_PREFIX}");
-        self.rules
-            .iter()
-            .filter(move |rule| rule.text.contains(&mark))
+        self.rules.iter().filter(move |rule| rule.text.contains(&mark))
     }
 }
 
@@ -116,15 +107,7 @@ impl SavedRule {
             }
         }
         let ((direction, address), (port_direction, port)) = (address?, port?);
-        let rule = Rule {
-            table,
-            chain,
-            protocol: protocol?,
-            direction,
-            address,
-            port,
-            verdict: verdict?,
-        };
+        let rule = Rule { table, chain, protocol: protocol?, direction, address, port, verdict: verdict? };
         (direction == port_direction).then_some((rule, comment))
     }
 }
@@ -198,9 +181,7 @@ mod tests {
 
     fn raw(lines: &[&str]) -> Saved {
         let rules: String = lines.iter().map(|line| format!("-A {line}\n")).collect();
-        Saved::parse(&format!(
-            "# Generated\n*raw\n:PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\n{rules}COMMIT\n"
-        ))
+        Saved::parse(&format!("# Generated\n*raw\n:PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\n{rules}COMMIT\n"))
     }
 
     #[test]
@@ -230,11 +211,7 @@ mod tests {
             ("-j NOTRACK", ""),
         ] {
             let changed = RULE.replace(from, to);
-            assert_eq!(
-                raw(&[&changed]).missing(&[wanted()]),
-                [wanted()],
-                "{changed}"
-            );
+            assert_eq!(raw(&[&changed]).missing(&[wanted()]), [wanted()], "{changed}");
         }
     }
 
@@ -243,11 +220,7 @@ mod tests {
         let bare = "PREROUTING -d 10.96.0.10/32 -p udp -m udp --dport 53 -j NOTRACK";
         let foreign = RULE.replace("NodeLocal DNS Cache: skip conntrack", "mine");
         let saved = raw(&[RULE, bare, RULE, &foreign]);
-        let texts: Vec<String> = saved
-            .copies(&[wanted()])
-            .into_iter()
-            .map(|r| r.text)
-            .collect();
+        let texts: Vec<String> = saved.copies(&[wanted()]).into_iter().map(|r| r.text).collect();
         assert_eq!(texts, [RULE, bare, RULE]);
         assert_eq!(saved.commented().count(), 2);
         assert_eq!(raw(&[bare]).missing(&[wanted()]), [wanted()]);
@@ -257,10 +230,7 @@ mod tests {
     fn chains_carry_their_policy() {
         assert_eq!(
             raw(&[]).chains,
-            [
-                ("raw".into(), "PREROUTING".into(), "ACCEPT".into()),
-                ("raw".into(), "MINE".into(), "-".into()),
-            ]
+            [("raw".into(), "PREROUTING".into(), "ACCEPT".into()), ("raw".into(), "MINE".into(), "-".into()),]
         );
     }
 }

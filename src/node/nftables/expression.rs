@@ -1,8 +1,8 @@
 //! A rule as the kernel's expressions, and back.
 
 use netlink_packet_netfilter::nftables::{
-    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, MetaKey,
-    Operator, Payload, Register, Verdict as Code, VerdictAttribute,
+    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, MetaKey, Operator,
+    Payload, Register, Verdict as Code, VerdictAttribute,
 };
 use std::net::IpAddr;
 
@@ -61,19 +61,11 @@ pub fn steps(rule: &Rule) -> Vec<Step> {
     vec![
         Step::Meta(MetaKey::Nfproto),
         Step::Equal(vec![family]),
-        Step::Payload {
-            base: NETWORK_HEADER,
-            offset,
-            length: if rule.address.is_ipv4() { 4 } else { 16 },
-        },
+        Step::Payload { base: NETWORK_HEADER, offset, length: if rule.address.is_ipv4() { 4 } else { 16 } },
         Step::Equal(address),
         Step::Meta(MetaKey::L4Proto),
         Step::Equal(vec![protocol]),
-        Step::Payload {
-            base: TRANSPORT_HEADER,
-            offset: port_offset,
-            length: 2,
-        },
+        Step::Payload { base: TRANSPORT_HEADER, offset: port_offset, length: 2 },
         Step::Equal(rule.port.to_be_bytes().to_vec()),
         Step::Count,
         match rule.verdict {
@@ -85,20 +77,12 @@ pub fn steps(rule: &Rule) -> Vec<Step> {
 
 /// A step in the form that the kernel takes.
 pub fn to_kernel(step: &Step) -> ListAttribute<ExpressionAttribute> {
-    let plain = |name: &str| Expressions::Other {
-        expression_type: name.into(),
-        attributes: Vec::new(),
-    };
+    let plain = |name: &str| Expressions::Other { expression_type: name.into(), attributes: Vec::new() };
     let expression = match step {
-        Step::Meta(key) => Expressions::Meta(vec![
-            Meta::DestinationRegister(Register::Reg1),
-            Meta::Key(*key),
-        ]),
-        Step::Payload {
-            base,
-            offset,
-            length,
-        } => Expressions::Payload(vec![
+        Step::Meta(key) => {
+            Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(*key)])
+        }
+        Step::Payload { base, offset, length } => Expressions::Payload(vec![
             Payload::DestinationRegister(Register::Reg1),
             Payload::Base(*base),
             Payload::Offset(*offset),
@@ -113,9 +97,7 @@ pub fn to_kernel(step: &Step) -> ListAttribute<ExpressionAttribute> {
         Step::NoTrack => plain("notrack"),
         Step::Accept => Expressions::Immediate(vec![
             Immediate::DestinationRegister(Register::Verdict),
-            Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(
-                Code::Other(NF_ACCEPT),
-            )])),
+            Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(Code::Other(NF_ACCEPT))])),
         ]),
     };
     expression.into()
@@ -146,13 +128,11 @@ fn step(expression: &Expressions) -> Option<Step> {
         Expressions::Payload(attributes) => payload(attributes),
         Expressions::Cmp(attributes) => compared(attributes),
         Expressions::Immediate(attributes) => attributes
-            .contains(&Immediate::Data(DataAttribute::Verdict(vec![
-                VerdictAttribute::Code(Code::Other(NF_ACCEPT)),
-            ])))
+            .contains(&Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(Code::Other(
+                NF_ACCEPT,
+            ))])))
             .then_some(Step::Accept),
-        Expressions::Other {
-            expression_type, ..
-        } if expression_type == "counter" => Some(Step::Count),
+        Expressions::Other { expression_type, .. } if expression_type == "counter" => Some(Step::Count),
         _ => None,
     }
 }
@@ -213,10 +193,8 @@ mod tests {
 
     #[test]
     fn a_foreign_expression_is_not_read_as_ours() {
-        let not_equal = Expressions::Cmp(vec![
-            Cmp::Op(Operator::NotEqual),
-            Cmp::Data(DataAttribute::Value(vec![1])),
-        ]);
+        let not_equal =
+            Expressions::Cmp(vec![Cmp::Op(Operator::NotEqual), Cmp::Data(DataAttribute::Value(vec![1]))]);
         assert_eq!(from_kernel(&[not_equal.into()]), None);
         let drop = Expressions::Immediate(vec![Immediate::Data(DataAttribute::Verdict(vec![
             VerdictAttribute::Code(Code::Other(0)),
