@@ -1,5 +1,6 @@
 //! A cluster with Doorstep on its node.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -45,6 +46,10 @@ pub struct Rig {
     pub cluster: Cluster,
     directory: TempDir,
 }
+
+/// One line for each thing that is on the node.
+#[derive(PartialEq, Eq)]
+pub struct Listing(Vec<String>);
 
 /// A running Doorstep; dropping it kills it.
 pub struct Daemon {
@@ -201,23 +206,36 @@ impl Rig {
 
     /// Everything that we might leave: links, addresses, routes, rules. Without packet counts, and
     /// without what iptables itself leaves: built-in chains that hold nothing.
-    pub fn listing(&self) -> String {
+    pub fn listing(&self) -> Listing {
         let network = self.node(
             "ip -o link | cut -d: -f2; ip -o address | tr -s ' '; ip rule; \
              ip -4 route show table all; ip -6 route show table all",
         );
         // The cluster's own links get theirs while we look.
         let settled = |line: &&str| !line.contains("fe80:") && !line.contains("ff00:");
-        let network: Vec<&str> = network.lines().filter(settled).collect();
+        let mut network: Vec<&str> = network.lines().filter(settled).collect();
+        network.sort_unstable();
         let saved = self.node("iptables-save; ip6tables-save");
         let counted =
             |line: &&str| line.starts_with("-A") || line.starts_with(':') && !line.contains(" ACCEPT ");
         let saved = saved.lines().filter(counted).map(|line| line.split(" [").next().unwrap_or(line));
         let iptables: Vec<&str> = saved.collect();
         let ruleset = self.node("nft --stateless list ruleset");
-        [&network.join("\n"), &iptables.join("\n"), &without_empty_chains(&ruleset)]
-            .map(String::as_str)
-            .join("\n")
+        let ruleset = without_empty_chains(&ruleset);
+        let lines = network.into_iter().chain(iptables).chain(ruleset.lines());
+        Listing(lines.map(str::to_owned).collect())
+    }
+}
+
+impl Listing {
+    pub fn contains(&self, text: &str) -> bool {
+        self.0.iter().any(|line| line.contains(text))
+    }
+}
+
+impl fmt::Debug for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, "\n{line}"))
     }
 }
 
