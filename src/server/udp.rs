@@ -12,8 +12,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Origin, Wake};
-use super::miss::{Miss, ReplyTo};
-use super::responder::{Client, Outcome, Responder, Timing};
+use super::client::Client;
+use super::miss::Miss;
+use super::reply_to::ReplyTo;
+use super::responder::{Outcome, Responder, Timing};
 use super::zones::{Zone, Zones};
 use crate::cache::Entry;
 use crate::clock::{self, Moment};

@@ -13,7 +13,6 @@ mod upstreams;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::UdpSocket;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,18 +21,17 @@ use hickory_proto::rr::RecordType;
 use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{ClientTransport, ForwardError};
-use crate::server::batch::{self, Origin};
+use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
 use crate::server::clients::{Clients, Pass};
 use crate::server::inflight::{FlightKey, Inflight, Part};
 use crate::server::querylog::Answered;
-use crate::server::responder::{Client, Sent, count};
-use crate::server::stream::ReplySlot;
+use crate::server::reply_to::ReplyTo;
+use crate::server::responder::{Sent, count};
 use crate::server::zones::{Block, BlockId, Zone};
+use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
 use landing::{Landing, write};
 use upstreams::Upstreams;
 
-use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
-use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
 pub use upstreams::Resolve;
 
 /// Queries waiting for upstreams at most; one more is REFUSED.
@@ -55,14 +53,6 @@ pub struct Miss {
     pub reply_to: Option<ReplyTo>,
 }
 
-/// The way back to a client.
-pub enum ReplyTo {
-    /// A datagram on the socket the query came in by.
-    Udp(Arc<UdpSocket>, Client),
-    /// A frame on its connection.
-    Tcp(ReplySlot, Client),
-}
-
 /// Somebody who waits, and the place this takes.
 pub struct Waiter {
     miss: Miss,
@@ -82,7 +72,7 @@ struct Waiting {
 
 /// The desk where misses are handed in.
 pub struct Misses {
-    inflight: Inflight,
+    inflight: Inflight<Waiter>,
     clients: Clients,
     waiting: Rc<Waiting>,
     upstreams: RefCell<Upstreams>,
@@ -311,27 +301,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.waiting.count.set(self.waiting.count.get() - 1);
         self.waiting.gauge.add(-1);
-    }
-}
-
-impl ReplyTo {
-    fn client(&self) -> Client {
-        match self {
-            ReplyTo::Udp(_, client) | ReplyTo::Tcp(_, client) => *client,
-        }
-    }
-
-    fn send(&self, reply: &[u8]) {
-        match self {
-            ReplyTo::Udp(socket, client) => {
-                let origin = Origin { peer: client.peer, local: client.local };
-                // A datagram that the kernel refuses is lost like any other.
-                if let Err(error) = batch::send_to(socket, reply, origin) {
-                    tracing::debug!("reply to {}: {error}", client.peer);
-                }
-            }
-            ReplyTo::Tcp(slot, _) => slot.fill(reply),
-        }
     }
 }
 
