@@ -42,8 +42,10 @@ pub fn serve(args: &Args) -> Result<i32> {
     let _log = logging::start().context("cannot start the log")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
+        // Listened to before there is anything that a signal would leave behind.
+        let signals = Signals::new()?;
         match start(args).await? {
-            Ok(running) => running.run().await,
+            Ok(running) => running.run(signals).await,
             Err(exit) => Ok(exit),
         }
     })
@@ -145,8 +147,7 @@ impl Running {
         tracing::info!("doorstep {} serves", env!("CARGO_PKG_VERSION"));
     }
 
-    async fn run(mut self) -> Result<i32> {
-        let mut signals = Signals::new()?;
+    async fn run(mut self, mut signals: Signals) -> Result<i32> {
         loop {
             tokio::select! {
                 () = self.reloader.due() => self.reload(false),
