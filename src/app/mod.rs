@@ -107,9 +107,7 @@ impl Signals {
 async fn start(args: &Args) -> Result<Result<Running, i32>> {
     let registry = new_registry();
     let mut watch = Watch::default();
-    let mut options = args.options();
-    options.tolerate_bad_kube_dns = true;
-    let config = match watch.load(&options, &NodeEnvironment::new(args)) {
+    let config = match first_load(args, &mut watch, &registry) {
         Ok(config) => config,
         Err(error) => return Ok(Err(refuse(&error))),
     };
@@ -234,6 +232,21 @@ fn new_registry() -> Registry {
     registry.gauge(&names::BUILD_INFO, version).set(1);
     logging::count_dropped(registry.counter(&names::LOG_DROPPED, []));
     registry
+}
+
+/// Loads the configuration, if need be without a kube-dns ConfigMap that is wrong: there is no earlier
+/// one to go on with.
+fn first_load(args: &Args, watch: &mut Watch, registry: &Registry) -> Result<Config, LoadError> {
+    let environment = NodeEnvironment::new(args);
+    let mut options = args.options();
+    match watch.load(&options, &environment) {
+        Err(LoadError::KubeDns(_)) => {
+            registry.counter(&names::SETUP_ERRORS, ["configmap"]).inc();
+            options.tolerate_bad_kube_dns = true;
+            watch.load(&options, &environment)
+        }
+        loaded => loaded,
+    }
 }
 
 /// Prints why there is nothing to serve, and gives the exit status.

@@ -23,7 +23,12 @@ pub struct Scripted {
 impl Scripted {
     /// Starts on a free port of 127.0.0.1.
     pub fn start(script: impl Fn(&Asked) -> Vec<Step> + Send + 'static) -> Scripted {
-        Scripted::run(None, script)
+        Scripted::run(None, None, script)
+    }
+
+    /// Starts at `address`, which must be free.
+    pub fn start_at(address: SocketAddr, script: impl Fn(&Asked) -> Vec<Step> + Send + 'static) -> Scripted {
+        Scripted::run(Some(address), None, script)
     }
 
     /// Starts with TLS on TCP.
@@ -31,10 +36,11 @@ impl Scripted {
         config: Arc<rustls::ServerConfig>,
         script: impl Fn(&Asked) -> Vec<Step> + Send + 'static,
     ) -> Scripted {
-        Scripted::run(Some(config), script)
+        Scripted::run(None, Some(config), script)
     }
 
     fn run(
+        at: Option<SocketAddr>,
         tls: Option<Arc<rustls::ServerConfig>>,
         script: impl Fn(&Asked) -> Vec<Step> + Send + 'static,
     ) -> Scripted {
@@ -49,9 +55,10 @@ impl Scripted {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             LocalSet::new().block_on(&runtime, async {
-                let upstream = match tls {
-                    Some(config) => Upstream::start_tls(config, script).await,
-                    None => Upstream::start(script).await,
+                let upstream = match (at, tls) {
+                    (_, Some(config)) => Upstream::start_tls(config, script).await,
+                    (Some(address), None) => Upstream::start_at(address, script).await,
+                    (None, None) => Upstream::start(script).await,
                 };
                 started.send(upstream.address).unwrap();
                 let _ = stopped.await;

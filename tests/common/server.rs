@@ -28,6 +28,7 @@ pub struct Setup {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     before: String,
+    wrapper: String,
 }
 
 /// A running `doorstep`. Dropping it kills it.
@@ -59,7 +60,14 @@ impl Setup {
             format!("-metrics-listen-address={metrics}"),
             format!("-dns.port={}", loopback::DNS_PORT),
         ];
-        Setup { directory, ip, arguments, variables: Vec::new(), before: String::new() }
+        Setup {
+            directory,
+            ip,
+            arguments,
+            variables: Vec::new(),
+            before: String::new(),
+            wrapper: String::new(),
+        }
     }
 
     /// Adds a flag; of two of a kind the later one counts.
@@ -77,6 +85,12 @@ impl Setup {
     /// A shell command to run in the process before it becomes `doorstep`: `ulimit -n 40`.
     pub fn before(mut self, command: &str) -> Setup {
         self.before = format!("{command} && ");
+        self
+    }
+
+    /// A program that runs it with other rights: `setpriv --bounding-set=-net_admin --`.
+    pub fn inside(mut self, wrapper: &str) -> Setup {
+        self.wrapper = format!("{wrapper} ");
         self
     }
 
@@ -114,7 +128,7 @@ impl Setup {
 
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{}exec \"$@\"", self.before), "sh", BINARY]);
+        command.args(["-c", &format!("{}exec {}\"$@\"", self.before, self.wrapper), "sh", BINARY]);
         command.args(&self.arguments).current_dir(self.directory.path()).stdin(Stdio::null());
         command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(path) = std::env::var_os("PATH") {

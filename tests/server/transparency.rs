@@ -31,9 +31,9 @@ fn questions() -> Vec<Ask> {
         ("", 6),
         ("", 255),
     ];
-    questions.extend(more.map(|(name, qtype)| {
-        ask(&format!("{name}.{ORIGIN}").trim_start_matches('.').to_owned()).qtype(qtype)
-    }));
+    questions.extend(
+        more.map(|(name, qtype)| ask(format!("{name}.{ORIGIN}").trim_start_matches('.')).qtype(qtype)),
+    );
     questions
 }
 
