@@ -3,7 +3,7 @@
 //! The modules, lowest layer first; arrows only point up this list (`tests/layers.rs` keeps it so):
 //!
 //! ```text
-//! clock logging metrics ready shutdown sockets   leaves: anyone may use them
+//! clock logging metrics ready sockets   leaves: anyone may use them
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
@@ -27,6 +27,5 @@ pub mod metrics;
 pub mod node;
 pub mod ready;
 pub mod server;
-pub mod shutdown;
 pub mod sockets;
 pub mod wire;

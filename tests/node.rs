@@ -6,9 +6,10 @@ mod common;
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::netns::{attempt, echo, isolated, own_path, run};
+use common::netns::{attempt, echo, eventually, isolated, own_path, run};
+use doorstep::node::detect::gather;
 use doorstep::node::nftables::{Ownership, Table};
 use doorstep::node::{Backend, Config, Event, Node, Reconciler, Trigger, teardown};
 
@@ -72,6 +73,17 @@ fn tracked_dns() -> usize {
     entries.lines().filter(|line| line.contains("dport=53 ")).count()
 }
 
+/// The owned table goes with the last descriptor of its socket; a program that another test is just
+/// starting holds one until its `exec`.
+fn table_ends() {
+    eventually(|| run("nft list tables").is_empty());
+}
+
+/// A query and its answer; the route of a new IPv6 address may be a few milliseconds late.
+fn answers(address: &str) {
+    eventually(|| echo(ip(address), 53).is_ok());
+}
+
 fn spawn(node: Node) -> (Reconciler, Receiver<Event>) {
     let (sender, events) = channel();
     let reconciler = Reconciler::spawn(node, NEVER, move |event| {
@@ -80,16 +92,24 @@ fn spawn(node: Node) -> (Reconciler, Receiver<Event>) {
     (reconciler.unwrap(), events)
 }
 
-/// The next comparison that repaired something; it must come soon and without errors.
-fn repaired(events: &Receiver<Event>) -> Event {
+/// The next comparison that found something to repair; it must come soon.
+fn drifted(events: &Receiver<Event>) -> Event {
+    let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let event = events.recv_timeout(Duration::from_secs(10)).expect("no repair");
-        assert!(event.drift.errors.is_empty(), "{event:?}");
-        assert_eq!(event.trigger, Trigger::Notification);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = events.recv_timeout(left).expect("no repair");
         if !event.drift.is_none() {
             return event;
         }
     }
+}
+
+/// As above, without errors and prompted by a notification.
+fn repaired(events: &Receiver<Event>) -> Event {
+    let event = drifted(events);
+    assert!(event.drift.errors.is_empty(), "{event:?}");
+    assert_eq!(event.trigger, Trigger::Notification);
+    event
 }
 
 #[test]
@@ -101,7 +121,7 @@ fn the_link_answers_on_both_families_and_stays_down() {
         assert!(changes.created);
         assert_eq!((changes.added, changes.removed), (3, 0));
         for address in [V4, VIP, V6] {
-            echo(ip(address), 53).unwrap();
+            answers(address);
         }
         let shown = addresses();
         assert!(shown.contains("DOWN"), "{shown}");
@@ -190,9 +210,26 @@ fn a_link_of_someone_else_is_added_to() {
         let changes = node.ensure_link().unwrap();
         assert!(!changes.created);
         assert!(addresses().contains("192.0.2.1/32"));
-        echo(ip(V6), 53).unwrap();
+        answers(V6);
         assert!(node.remove_link().unwrap());
         assert!(!run("ip link").contains("nodelocaldns"));
+    });
+}
+
+#[test]
+fn looking_at_the_host_changes_nothing() {
+    isolated(|| {
+        let before = run("ip address; nft list ruleset; iptables-save; ip6tables-save");
+        let facts = gather(&nft(&[V4, V6]));
+        assert_eq!(facts.nftables, Ok(()));
+        assert!(facts.iptables.is_some() && facts.drops.is_empty());
+        assert!(facts.leftovers.is_empty() && facts.kube_proxy.is_none());
+        assert_eq!(run("ip address; nft list ruleset; iptables-save; ip6tables-save"), before);
+        run("nft add table ip kube-proxy; ip6tables -P INPUT DROP");
+        let facts = gather(&nft(&[V4]));
+        assert_eq!(facts.kube_proxy, Some("nftables"));
+        assert!(facts.drops.is_empty(), "no local address is IPv6");
+        assert_eq!(gather(&nft(&[V6])).drops, ["the iptables INPUT policy is DROP"]);
     });
 }
 
@@ -267,12 +304,15 @@ fn iptables_leaves_the_rules_as_they_were() {
         assert_eq!(iptables_rules_alone().len(), 36 + 5);
         assert!(node.teardown().is_empty());
         let after = iptables_rules();
-        // The tool makes a table's other built-in chain when it first uses the table.
-        let foreign = |text: &str| -> Vec<String> {
-            let lines = text.lines().filter(|line| line.starts_with("-A"));
-            lines.map(str::to_owned).collect()
-        };
-        assert_eq!(foreign(&after), foreign(&before));
+        // The tool makes a table's other built-in chains when it first uses the table: chains
+        // without a rule and with the policy ACCEPT are all that may be new.
+        let mut left: Vec<&str> = after.lines().collect();
+        for line in before.lines() {
+            let at = left.iter().position(|kept| *kept == line);
+            left.remove(at.unwrap_or_else(|| panic!("{line} is gone")));
+        }
+        let empty = |line: &&str| line.starts_with(':') && line.ends_with(" ACCEPT");
+        assert!(left.iter().all(empty), "{left:?}");
         assert!(!after.contains("NodeLocal"));
     });
 }
@@ -282,7 +322,8 @@ fn iptables_rules_are_node_caches_byte_for_byte() {
     let ours = isolated(|| {
         let mut node = Node::new(legacy(&[V4]));
         assert_eq!(node.install_rules().unwrap(), 12);
-        insta::assert_snapshot!(run("iptables-save | grep ^-A"));
+        let saved = run("(iptables-save -t raw; iptables-save -t filter) | grep ^-A");
+        insta::assert_snapshot!(saved);
         run("iptables -F; iptables -t raw -F");
         let mut node = Node::new(legacy(&[V4, VIP]));
         assert_eq!(node.install_rules().unwrap(), 24);
@@ -344,9 +385,17 @@ fn a_flush_of_iptables_is_repaired_promptly() {
     isolated(|| {
         let mut node = Node::new(legacy(&[V4]));
         node.install_rules().unwrap();
-        let (reconciler, events) = spawn(node);
+        let (sender, events) = channel();
+        // The legacy tables announce nothing: there it is up to the interval.
+        let interval = if is_legacy() { Duration::from_secs(1) } else { NEVER };
+        let reconciler = Reconciler::spawn(node, interval, move |event| {
+            let _ = sender.send(event);
+        });
+        let reconciler = reconciler.unwrap();
         run("iptables -t raw -F");
-        assert_eq!(repaired(&events).drift.rules, 8);
+        let event = drifted(&events);
+        assert_eq!(event.drift.rules, 8, "{event:?}");
+        assert_eq!(event.trigger == Trigger::Interval, is_legacy());
         assert_eq!(iptables_rules_alone().len(), 12);
         assert!(reconciler.stop().teardown().is_empty());
         assert_eq!(iptables_rules_alone().len(), 0);
@@ -368,7 +417,7 @@ fn a_deleted_link_and_address_come_back_promptly() {
         run("ip link set nodelocaldns up; ip link set nodelocaldns down");
         assert_eq!(repaired(&events).drift.addresses, 1);
         for address in [V4, V6] {
-            echo(ip(address), 53).unwrap();
+            answers(address);
         }
         assert!(reconciler.stop().teardown().is_empty());
     });
@@ -384,11 +433,39 @@ fn changes_elsewhere_wake_nobody() {
         run("ip link add name other type bridge; ip address add 192.0.2.1/24 dev other
              ip link set other up; nft add table ip other; nft add chain ip other chain
              nft add rule ip other chain drop; iptables -A INPUT -s 192.0.2.0/24 -j DROP");
-        // What does concern us comes through behind all that.
+        // Several times as long as it takes when it is ours.
+        let nothing = events.recv_timeout(Duration::from_millis(500));
+        assert!(nothing.is_err(), "{nothing:?}");
         run("ip address delete 169.254.20.10/32 dev nodelocaldns");
-        let first = events.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert_eq!(first.drift.addresses, 1, "{first:?}");
+        assert_eq!(repaired(&events).drift.addresses, 1);
         reconciler.stop();
+    });
+}
+
+#[test]
+fn notifications_lost_in_an_overflow_are_made_up_for() {
+    isolated(|| {
+        run("ip link add name other type bridge; ip link set other up");
+        let mut node = Node::new(nft(&[V4]));
+        node.ensure_link().unwrap();
+        let (sender, events) = channel();
+        let (open, gate) = channel::<()>();
+        let reconciler = Reconciler::spawn(node, NEVER, move |event| {
+            let _ = sender.send(event);
+            let _ = gate.recv();
+        });
+        run("ip address delete 169.254.20.10/32 dev nodelocaldns");
+        assert_eq!(repaired(&events).drift.addresses, 1);
+        // It hears of its own repair, too; with that told, nothing of ours is left in the socket.
+        open.send(()).unwrap();
+        let echo = events.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(echo.drift.is_none(), "{echo:?}");
+        // The thread is held in its callback: other links' changes fill the socket, ours is lost.
+        run("for i in $(seq 1000); do echo link set other alias n$i; done | ip -batch -");
+        run("ip address delete 169.254.20.10/32 dev nodelocaldns");
+        drop(open);
+        assert_eq!(repaired(&events).drift.addresses, 1);
+        drop(reconciler);
     });
 }
 
@@ -427,7 +504,7 @@ fn the_kernel_removes_an_owned_table_with_its_socket() {
         node.install_rules().unwrap();
         assert!(run("nft list tables").contains("nodelocaldns"));
         drop(node);
-        assert_eq!(run("nft list tables"), "");
+        table_ends();
     });
 }
 
@@ -460,9 +537,13 @@ fn a_table_of_another_process_is_left_to_it() {
         let error = Node::new(nft(&[VIP])).install_rules().unwrap_err();
         assert_eq!(error.error_type(), "iptables");
         assert_eq!(teardown(&nft(&[V4])).len(), 1);
-        // Once the first is gone the second takes over.
+        // Once the first is gone the second takes over, although nothing announces it.
+        assert_eq!(second.install_rules().unwrap(), 0);
+        let (reconciler, events) = spawn(second);
         drop(first);
-        assert_eq!(second.install_rules().unwrap(), 12);
+        let event = drifted(&events);
+        assert_eq!(event.drift.rules, 12, "{event:?}");
+        drop(reconciler);
     });
 }
 
@@ -487,7 +568,7 @@ fn a_table_left_by_a_crash_is_replaced() {
         let mut node = Node::new(nft(&[V4]));
         node.install_rules().unwrap();
         drop(node);
-        assert_eq!(run("nft list tables"), "");
+        table_ends();
     });
 }
 
@@ -499,13 +580,13 @@ fn no_conntrack_entry_with_the_rules_and_one_without() {
             let mut node = Node::new(config(Some(backend), &[V4, V6]));
             node.ensure_link().unwrap();
             for address in [V4, V6] {
-                echo(ip(address), 53).unwrap();
+                answers(address);
             }
             assert_eq!(tracked_dns(), 2);
             run("conntrack -F 2>/dev/null; conntrack -F -f ipv6 2>/dev/null");
             node.install_rules().unwrap();
             for address in [V4, V6] {
-                echo(ip(address), 53).unwrap();
+                answers(address);
             }
             assert_eq!(tracked_dns(), 0, "{backend:?}");
             if backend == Backend::Nftables {
@@ -513,7 +594,7 @@ fn no_conntrack_entry_with_the_rules_and_one_without() {
                 assert!(listed.contains("packets 1"), "{listed}");
             }
             node.remove_rules().unwrap();
-            echo(ip(V4), 53).unwrap();
+            answers(V4);
             assert_eq!(tracked_dns(), 1, "{backend:?}");
         });
     }
@@ -530,7 +611,7 @@ fn a_firewall_that_drops_gets_iptables_rules_that_let_dns_through() {
         assert_eq!(node.backend(), Some(Backend::Iptables));
         // On one host the answer enters through INPUT as well, to a port that no rule of ours names.
         run("iptables -A INPUT -p udp --sport 53 -j ACCEPT");
-        echo(ip(V4), 53).unwrap();
+        answers(V4);
         node.remove_rules().unwrap();
         assert!(echo(ip(V4), 53).is_err());
     });
@@ -605,6 +686,7 @@ fn rules_go_even_when_the_link_cannot() {
         let mut table = Table::open(Ownership::Owned).unwrap();
         assert!(table.names().unwrap().contains(&"nodelocaldns".to_owned()));
         drop(node);
+        table_ends();
         lo.install_rules().unwrap();
         let errors = lo.teardown();
         assert_eq!(errors.len(), 1);
@@ -643,5 +725,51 @@ fn the_interval_alone_also_repairs() {
         assert!(event.drift.is_none());
         drop(reconciler);
         assert!(events.iter().count() < 3, "it ends with its handle");
+    });
+}
+
+/// The suite again, its iptables tests alone, with `iptables-legacy` for `iptables`.
+#[test]
+fn legacy_iptables_is_no_different() {
+    let tools = tempfile::tempdir().unwrap();
+    for family in ["iptables", "ip6tables"] {
+        for suffix in ["", "-save", "-restore"] {
+            let tool = format!("/usr/sbin/{family}-legacy{suffix}");
+            let name = tools.path().join(format!("{family}{suffix}"));
+            std::os::unix::fs::symlink(tool, name).unwrap();
+        }
+    }
+    let path = std::env::var("PATH").unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["iptables_", "xtables_", "--skip", "legacy_"])
+        .args(["--include-ignored", "--test-threads=1"])
+        .env("PATH", format!("{}:{path}", tools.path().display()))
+        .env(LEGACY, "1")
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}");
+    assert!(report.contains("a_held_xtables_lock_is_told_apart ... ok"), "{report}");
+}
+
+/// Set where `iptables` is `iptables-legacy`.
+const LEGACY: &str = "DOORSTEP_TEST_LEGACY";
+
+fn is_legacy() -> bool {
+    std::env::var_os(LEGACY).is_some()
+}
+
+#[test]
+#[ignore = "iptables-nft has no lock; legacy_iptables_is_no_different runs this"]
+fn a_held_xtables_lock_is_told_apart() {
+    assert!(is_legacy(), "there is a lock with iptables-legacy only");
+    isolated(|| {
+        let lock = std::fs::File::create("/run/xtables.lock").unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let mut node = Node::new(legacy(&[V4]));
+        let error = node.install_rules().unwrap_err();
+        assert_eq!(error.error_type(), "iptables_lock", "{error}");
+        drop(lock);
+        assert_eq!(node.install_rules().unwrap(), 12);
     });
 }

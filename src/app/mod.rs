@@ -6,6 +6,7 @@
 //! stop    rules ─► in-flight queries ─► link
 //! ```
 
+mod environment;
 mod host;
 mod plan;
 mod reload;
@@ -21,13 +22,14 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
-use crate::admin::{self, Admin, Endpoint, Serves};
+use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
-use crate::config::{Config, LoadError, System, Watch};
+use crate::config::{Config, LoadError, Watch};
 use crate::logging;
 use crate::metrics::{Registry, names};
 use crate::ready::{Latch, Ready};
 use crate::sockets::{BindError, Listen, Role, Sockets};
+use environment::NodeEnvironment;
 use host::Host;
 use reload::Reloader;
 use worker::{Worker, answers};
@@ -96,7 +98,7 @@ async fn start(args: &Args) -> Result<Result<Running, i32>> {
     let mut watch = Watch::default();
     let mut options = args.options();
     options.tolerate_bad_kube_dns = true;
-    let config = match watch.load(&options, &System) {
+    let config = match watch.load(&options, &NodeEnvironment::new(args)) {
         Ok(config) => config,
         Err(error) => return Ok(Err(refuse(&error))),
     };
@@ -283,7 +285,7 @@ fn endpoints(args: &Args, config: &Config, sockets: &Sockets) -> io::Result<Vec<
     let mut wanted = config.admin.listeners();
     for address in &args.metrics_addresses {
         if sockets.tcp(&http(*address)).is_ok() {
-            wanted.entry(*address).or_insert(Serves::default()).metrics = true;
+            wanted.entry(*address).or_default().metrics = true;
         }
     }
     let endpoint = |(address, serves)| Ok(Endpoint { listener: sockets.tcp(&http(address))?, serves });

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::environment::NodeEnvironment;
 use crate::cli::Args;
-use crate::config::{Config, LoadError, Options, System, Watch};
+use crate::config::{Config, LoadError, Options, Watch};
 use crate::metrics::{Counter, Registry, names};
 
 /// node-cache looks at the template and the kube-dns ConfigMap this often.
@@ -16,6 +17,7 @@ const TEMPLATE_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Reloader {
     options: Options,
     watch: Watch,
+    environment: NodeEnvironment,
     fingerprint: u64,
     by_itself: bool,
     with_signal: bool,
@@ -30,6 +32,7 @@ impl Reloader {
         let mut reloader = Reloader {
             options: args.options(),
             watch,
+            environment: NodeEnvironment::new(args),
             fingerprint: config.fingerprint,
             by_itself: false,
             with_signal: args.reload_with_signal,
@@ -49,10 +52,11 @@ impl Reloader {
     /// A configuration other than the one in effect, if there is one; `forced`: look even if no file
     /// changed, and without `reload` in the Corefile.
     pub fn load(&mut self, forced: bool) -> Option<Config> {
-        if !forced && !(self.by_itself && self.watch.changed(&System)) {
+        let changed = self.by_itself && self.watch.changed(&self.environment);
+        if !forced && !changed {
             return None;
         }
-        match self.watch.load(&self.options, &System) {
+        match self.watch.load(&self.options, &self.environment) {
             Ok(config) if config.fingerprint == self.fingerprint => {
                 tracing::debug!("plugin/reload: the configuration means what it meant");
                 None

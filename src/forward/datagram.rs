@@ -5,15 +5,14 @@
 //! to avoid.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::ready;
 
-use socket2::{Domain, Socket, Type};
-use tokio::io::ReadBuf;
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::task::coop::consume_budget;
 
 use super::error::{Failure, Operation, Reason};
 use super::message::{self, HEADER};
@@ -80,16 +79,25 @@ impl Datagrams {
         socket: &UdpSocket,
         accept: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Option<Vec<u8>>> {
-        poll_fn(|context| {
+        loop {
+            // However fast they come: the thread has other work.
+            consume_budget().await;
+            // An ICMP error wakes nobody who waits to read only, and `try_io` knows one of the two.
+            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+            let interest = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
             let mut scratch = self.scratch.borrow_mut();
             scratch.resize(MAX_DATAGRAM, 0);
-            let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(socket.poll_recv(context, &mut buffer))?;
-            let reply = buffer.filled();
-            let taken = reply.len() >= HEADER && accept(reply);
-            Ok(taken.then(|| reply.to_vec())).into()
-        })
-        .await
+            let received = socket.try_io(interest, || (&*SockRef::from(socket)).read(&mut scratch));
+            match received {
+                Ok(length) => {
+                    let reply = &scratch[..length];
+                    let taken = length >= HEADER && accept(reply);
+                    return Ok(taken.then(|| reply.to_vec()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn place(&self) -> Option<Place<'_>> {

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use super::iptables::{self, Family, Saved, Variant};
 use super::nftables::{Ownership, Table};
+use super::rules::RuleSet;
 use super::{Backend, Config};
 
 /// What of the host bears on the choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Whether the kernel lets us list nftables tables, or why it does not.
+    /// Whether the kernel would take our rules as an nftables table, or why not.
     pub nftables: Result<(), String>,
     /// The `iptables` in `PATH`, if any.
     pub iptables: Option<Variant>,
@@ -47,7 +48,7 @@ pub fn choose(wanted: Option<Backend>, facts: &Facts) -> Choice {
             format!("there is no iptables to run, although {drop}: DNS may be dropped"),
         ),
         (Ok(()), _, None) => {
-            choice(Backend::Nftables, "the kernel has nftables and no iptables filter drops DNS".into())
+            choice(Backend::Nftables, "the kernel takes our rules and no iptables filter drops DNS".into())
         }
         (Err(why), Some(_), None) => choice(Backend::Iptables, format!("nftables is not usable: {why}")),
         (Err(why), None, _) => {
@@ -56,22 +57,25 @@ pub fn choose(wanted: Option<Backend>, facts: &Facts) -> Choice {
     }
 }
 
-/// Looks at the host. Reads only; what cannot be read counts as absent.
+/// Looks at the host and leaves it as it is; what cannot be read counts as absent.
 pub fn gather(config: &Config) -> Facts {
-    let tables = Table::open(Ownership::Owned).and_then(|mut table| table.names());
+    let nftables = Table::open(Ownership::Plain).and_then(|mut table| {
+        let names = table.names()?;
+        table.probe(&RuleSet::new(config)).map(|()| names)
+    });
     let saved: Vec<(Family, Saved)> =
         Family::BOTH.into_iter().filter_map(|family| Some((family, iptables::read(family).ok()?))).collect();
     let in_use = |family: Family| {
         let same = |ip: &IpAddr| ip.is_ipv4() == (family == Family::V4);
         config.local_ips.iter().any(same)
     };
-    let nft_proxy = matches!(&tables, Ok(names) if names.iter().any(|name| name == "kube-proxy"));
+    let nft_proxy = matches!(&nftables, Ok(names) if names.iter().any(|name| name == "kube-proxy"));
     let iptables_proxy = saved.iter().any(|(_, saved)| {
         let services = |(_, chain, _): &(String, String, String)| chain == "KUBE-SERVICES";
         saved.chains.iter().any(services)
     });
     Facts {
-        nftables: tables.map(|_| ()).map_err(|e| e.to_string()),
+        nftables: nftables.map(|_| ()).map_err(|e| e.to_string()),
         iptables: iptables::variant().ok(),
         drops: saved
             .iter()

@@ -69,7 +69,8 @@ impl Link {
 
     /// Creates what is missing. On a link that Doorstep made, addresses that are not wanted go.
     ///
-    /// Every address is tried; the first failure is returned.
+    /// Every address is tried; the first failure is returned. All addresses can be bound at once;
+    /// the local route of an IPv6 one follows within milliseconds, from a work queue of the kernel.
     pub fn ensure(&mut self) -> Result<Changes, Error> {
         let mut connection = Connection::route().map_err(Error::InterfaceCheck)?;
         let mut changes = Changes::default();

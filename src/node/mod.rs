@@ -216,6 +216,12 @@ impl Node {
         }
     }
 
+    /// Whether another process holds the very rules that this one wants.
+    fn rules_held_elsewhere(&self) -> bool {
+        let held = self.table.as_ref().is_some_and(Table::held_elsewhere);
+        self.rules_wanted && held
+    }
+
     fn scope(&self) -> Scope<'_> {
         Scope { link: self.link.name(), index: self.link.index(), backend: self.backend }
     }

@@ -293,3 +293,44 @@ fn numbered(operation: &str, index: u32, span: u32) -> String {
 fn socket_error(operation: &str) -> impl Fn(Errno) -> Error {
     move |errno| Error::Socket { operation: operation.into(), errno }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::RouteNetlinkMessage;
+
+    fn read(datagram: &[u8]) -> Vec<bool> {
+        let found = messages::<RouteNetlinkMessage>(datagram);
+        found.map(|message| message.is_ok()).collect()
+    }
+
+    #[test]
+    fn a_datagram_is_cut_at_aligned_lengths() {
+        let acknowledgement = |length: u8| {
+            let mut bytes = vec![0; 40];
+            (bytes[0], bytes[4]) = (length, 2);
+            bytes
+        };
+        let two = [acknowledgement(37), acknowledgement(40)].concat();
+        assert_eq!(read(&two), [true, true]);
+    }
+
+    #[test]
+    fn lengths_that_lie_end_the_datagram() {
+        assert!(read(&[]).is_empty());
+        assert_eq!(read(&[16, 0, 0]), [false]);
+        assert_eq!(read(&[0; 32]), [false]);
+        assert_eq!(read(&[255; 32]), [false]);
+    }
+
+    #[test]
+    fn a_refusal_names_the_operation() {
+        let mut connection = Connection::route().unwrap();
+        let mut message = netlink_packet_route::link::LinkMessage::default();
+        let name = "no-such-link-xy".to_owned();
+        message.attributes = vec![netlink_packet_route::link::LinkAttribute::IfName(name)];
+        let error = connection.request("read it", RouteNetlinkMessage::GetLink(message), 0).unwrap_err();
+        assert_eq!(error.refusal(), Some(Errno::NODEV));
+        assert!(error.to_string().starts_with("read it: "), "{error}");
+    }
+}

@@ -29,6 +29,8 @@ use expression::{Step, from_kernel, steps, to_kernel};
 
 /// The table's name; its family is `inet`.
 pub const TABLE: &str = "nodelocaldns";
+/// The name of the table that exists inside one transaction only.
+const PROBE: &str = "nodelocaldns-probe";
 
 /// NF_IP_PRI_RAW: before conntrack at -200.
 const PRIORITY_RAW: i32 = -300;
@@ -52,6 +54,7 @@ pub enum Ownership {
 pub struct Table {
     connection: Connection,
     ownership: Ownership,
+    held_elsewhere: bool,
 }
 
 /// A table as the kernel shows it.
@@ -75,17 +78,27 @@ impl Table {
     /// Opens a socket that may own a table; none is made yet. `Owned` gives way to `Plain` on a
     /// kernel that has no owner flag.
     pub fn open(ownership: Ownership) -> Result<Table, Error> {
-        Connection::netfilter().map(|connection| Table { connection, ownership })
+        Connection::netfilter().map(|connection| Table { connection, ownership, held_elsewhere: false })
     }
 
     /// Takes over the socket of another process, and with it the table.
     pub fn adopt(socket: OwnedFd) -> Result<Table, Error> {
-        Connection::adopt(socket).map(|connection| Table { connection, ownership: Ownership::Owned })
+        Connection::adopt(socket).map(|connection| Table {
+            connection,
+            ownership: Ownership::Owned,
+            held_elsewhere: false,
+        })
     }
 
     /// Whether the kernel ties the table to this socket.
     pub fn ownership(&self) -> Ownership {
         self.ownership
+    }
+
+    /// Whether [`Table::install`] found the rules in the hands of another process, and left them
+    /// there. Their end, when that process dies, is announced to nobody.
+    pub fn held_elsewhere(&self) -> bool {
+        self.held_elsewhere
     }
 
     /// Makes the table hold exactly `rules`, in one transaction. Returns how many were missing,
@@ -99,11 +112,10 @@ impl Table {
             Some(listing) => differences(listing, rules),
             None => rules.rules().len(),
         };
-        let leased = match &present {
-            Some(listing) => listing.owner.is_some() || self.ownership == Ownership::Plain,
-            None => false,
-        };
-        if differences == 0 && leased {
+        let owner = present.as_ref().and_then(|listing| listing.owner);
+        let leased = owner.is_some() || self.ownership == Ownership::Plain;
+        self.held_elsewhere = self.is_of_another(owner);
+        if present.is_some() && differences == 0 && leased {
             return Ok(0);
         }
         let mut outcome = self.replace(present.is_some(), rules);
@@ -129,22 +141,35 @@ impl Table {
         let Some(listing) = self.list()? else {
             return Ok(false);
         };
-        if listing.owner.is_some_and(|owner| !matches!(self.connection.port(), Ok(port) if port == owner)) {
+        if self.is_of_another(listing.owner) {
             info!("table inet {TABLE} belongs to another process, left alone");
             return Ok(false);
         }
         self.delete()
     }
 
+    fn is_of_another(&self, owner: Option<u32>) -> bool {
+        owner.is_some_and(|owner| !self.connection.port().is_ok_and(|port| port == owner))
+    }
+
     /// Removes the table; fails with `EPERM` if another process owns it.
     pub(super) fn delete(&mut self) -> Result<bool, Error> {
         let operation = format!("delete table inet {TABLE}");
-        let deletion = NfTablesMessage::DeleteTable(table_message(TableFlags::empty()));
+        let deletion = NfTablesMessage::DeleteTable(table_message(TABLE, TableFlags::empty()));
         match self.connection.transaction(&operation, vec![(inet(deletion), 0)]) {
             Ok(()) => Ok(true),
             Err(e) if e.refusal() == Some(Errno::NOENT) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether the kernel takes `rules` (all modules are there, and we may): makes a table of
+    /// another name with them and deletes it again, in one transaction.
+    pub fn probe(&mut self, rules: &RuleSet) -> Result<(), Error> {
+        let mut batch = creation(PROBE, TableFlags::empty(), rules);
+        let deletion = table_message(PROBE, TableFlags::empty());
+        batch.push((inet(NfTablesMessage::DeleteTable(deletion)), 0));
+        self.connection.transaction("try out an nftables table", batch)
     }
 
     /// The names of all tables of all families.
@@ -173,25 +198,17 @@ impl Table {
         };
         let mut batch = Vec::new();
         if present {
-            let deletion = NfTablesMessage::DeleteTable(table_message(TableFlags::empty()));
+            let deletion = NfTablesMessage::DeleteTable(table_message(TABLE, TableFlags::empty()));
             batch.push((inet(deletion), 0));
         }
-        let creation = NfTablesMessage::NewTable(table_message(flags));
-        batch.push((inet(creation), NLM_F_CREATE));
-        for chain in base_chains() {
-            batch.push((inet(NfTablesMessage::NewChain(chain)), NLM_F_CREATE));
-        }
-        for rule in rules.rules() {
-            let message = NfTablesMessage::NewRule(rule_message(rule));
-            batch.push((inet(message), NLM_F_CREATE | NLM_F_APPEND));
-        }
+        batch.extend(creation(TABLE, flags, rules));
         let operation = format!("write table inet {TABLE}");
         self.connection.transaction(&operation, batch)
     }
 
     fn list(&mut self) -> Result<Option<Listing>, Error> {
         let operation = format!("read table inet {TABLE}");
-        let request = NfTablesMessage::GetTable(table_message(TableFlags::empty()));
+        let request = NfTablesMessage::GetTable(table_message(TABLE, TableFlags::empty()));
         let answer = match self.connection.request(&operation, inet(request), 0) {
             Ok(answer) => answer,
             Err(e) if e.refusal() == Some(Errno::NOENT) => return Ok(None),
@@ -220,6 +237,20 @@ impl Table {
     }
 }
 
+/// The messages that make a table with its chains and rules.
+fn creation(name: &str, flags: TableFlags, rules: &RuleSet) -> Vec<(NetfilterMessage, u16)> {
+    let table = NfTablesMessage::NewTable(table_message(name, flags));
+    let mut messages = vec![(inet(table), NLM_F_CREATE)];
+    for chain in base_chains(name) {
+        messages.push((inet(NfTablesMessage::NewChain(chain)), NLM_F_CREATE));
+    }
+    for rule in rules.rules() {
+        let message = NfTablesMessage::NewRule(rule_message(name, rule));
+        messages.push((inet(message), NLM_F_CREATE | NLM_F_APPEND));
+    }
+    messages
+}
+
 /// How many rules are missing, plus how many are there that are not wanted.
 fn differences(listing: &Listing, rules: &RuleSet) -> usize {
     let wanted: Vec<ListedRule> = rules
@@ -240,8 +271,8 @@ fn inet(message: NfTablesMessage) -> NetfilterMessage {
     NetfilterMessage::new(header, message)
 }
 
-fn table_message(flags: TableFlags) -> TableMessage {
-    let mut attributes = vec![TableAttribute::Name(TABLE.into())];
+fn table_message(name: &str, flags: TableFlags) -> TableMessage {
+    let mut attributes = vec![TableAttribute::Name(name.into())];
     if !flags.is_empty() {
         attributes.push(TableAttribute::Flags(flags));
     }
@@ -253,11 +284,11 @@ fn chain_name(table: RuleTable, chain: Chain) -> String {
     format!("{}_{}", table.iptables(), chain.iptables().to_lowercase())
 }
 
-fn base_chains() -> [ChainMessage; 4] {
+fn base_chains(name: &str) -> [ChainMessage; 4] {
     use InetHookNumber::{LocalIn, LocalOut, PreRouting};
     let base = |table, chain, hook: InetHookNumber, priority: i32| ChainMessage {
         attributes: vec![
-            ChainAttribute::Table(TABLE.into()),
+            ChainAttribute::Table(name.into()),
             ChainAttribute::Name(chain_name(table, chain)),
             ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority.cast_unsigned())]),
             ChainAttribute::Policy(POLICY_ACCEPT),
@@ -272,10 +303,10 @@ fn base_chains() -> [ChainMessage; 4] {
     ]
 }
 
-fn rule_message(rule: &Rule) -> RuleMessage {
+fn rule_message(name: &str, rule: &Rule) -> RuleMessage {
     RuleMessage {
         attributes: vec![
-            RuleAttribute::Table(TABLE.into()),
+            RuleAttribute::Table(name.into()),
             RuleAttribute::Chain(chain_name(rule.table, rule.chain)),
             RuleAttribute::Expressions(steps(rule).iter().map(to_kernel).collect()),
             RuleAttribute::UserData(comment_userdata(rule.comment())),

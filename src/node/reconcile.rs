@@ -13,7 +13,8 @@ use super::monitor::Monitor;
 
 /// Changes come in bursts (a flush is a notification per rule): look once, when it is over.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// The shortest interval; also stands in for zero.
+/// The shortest interval, which also stands in for zero; and the time in which rules are taken over
+/// from another process that held them: their end is not announced.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Differences between the wanted and the found state, and what became of them.
@@ -135,8 +136,9 @@ struct Watch {
 
 impl Watch {
     fn run(mut self, on_event: impl Fn(Event)) -> Node {
-        // None: farther off than the clock can say.
-        let mut by_interval = Instant::now().checked_add(self.interval);
+        // A thread without its name works as well.
+        let _ = rustix::thread::set_name(c"node");
+        let mut by_interval = self.next_by_interval();
         let mut by_notification: Option<Instant> = None;
         loop {
             let due = by_interval.into_iter().chain(by_notification).min();
@@ -156,8 +158,14 @@ impl Watch {
             let drift = self.node.reconcile();
             on_event(Event { trigger, drift });
             by_notification = None;
-            by_interval = Instant::now().checked_add(self.interval);
+            by_interval = self.next_by_interval();
         }
+    }
+
+    /// `None`: farther off than the clock can say.
+    fn next_by_interval(&self) -> Option<Instant> {
+        let interval = if self.node.rules_held_elsewhere() { SHORTEST } else { self.interval };
+        Instant::now().checked_add(interval)
     }
 
     /// Waits for a notification, the stop signal or `until`. Returns whether it was the stop signal.

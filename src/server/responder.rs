@@ -12,6 +12,11 @@ use crate::clock::{Moment, nanoseconds};
 use crate::metrics::{AnsweredBy, CacheType, Family, Transport, ZoneShard};
 use crate::wire::{Key, MAX_MESSAGE, Query, Rcode, Rejected, Reply, Terms};
 
+/// Octets of UDP payload in the longest IPv4 packet: 65 535 less both headers.
+const MAX_DATAGRAM_V4: usize = 65_535 - 20 - 8;
+/// The same for IPv6, whose length does not count its own header.
+const MAX_DATAGRAM_V6: usize = 65_535 - 8;
+
 /// Who asks, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
@@ -62,11 +67,13 @@ impl Client {
     /// Octets a reply to `query` may have.
     #[inline]
     pub fn limit(&self, query: &Query<'_>, bufsize: Option<u16>) -> usize {
-        match (self.transport, bufsize) {
-            (Transport::Tcp, _) => MAX_MESSAGE,
+        let takes = match (self.transport, bufsize) {
+            (Transport::Tcp, _) => return MAX_MESSAGE,
             (Transport::Udp, None) => query.udp_limit(),
             (Transport::Udp, Some(cap)) => query.udp_limit().min(usize::from(cap)),
-        }
+        };
+        // The kernel refuses to send more, whatever the client says it takes.
+        takes.min(if self.peer.is_ipv4() { MAX_DATAGRAM_V4 } else { MAX_DATAGRAM_V6 })
     }
 }
 

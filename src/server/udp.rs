@@ -102,8 +102,9 @@ impl UdpThread {
 
 impl Running {
     fn run(&mut self, mut batch: Batch, stop: &AtomicBool) {
+        let socket = self.worker.socket.clone();
         while !stop.load(Relaxed) {
-            match batch.receive(&self.worker.socket.clone()) {
+            match batch.receive(&socket) {
                 Ok(received) => self.handle(&mut batch, received),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -112,7 +113,7 @@ impl Running {
                 }
             }
         }
-        while let Ok(received) = batch.receive_waiting(&self.worker.socket.clone()) {
+        while let Ok(received) = batch.receive_waiting(&socket) {
             self.handle(&mut batch, received);
         }
     }

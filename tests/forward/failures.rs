@@ -22,6 +22,7 @@ fn a_reused_connection_that_breaks_is_replaced_unseen() {
             assert_answered(client.tcp("second").await);
             assert!(started.elapsed() < Duration::from_millis(150));
             assert_eq!((server.connections(), server.asked().len()), (2, 3));
+            tokio::time::sleep(Duration::from_millis(50)).await;
             assert_eq!((server.probes(), client.counts.retried.get()), (0, 1));
         });
     }
@@ -54,7 +55,7 @@ fn a_connection_that_died_silently_is_hedged_with_a_fresh_one() {
         assert_answered(client.tcp("second").await);
         let elapsed = started.elapsed();
         assert!((150..1000).contains(&elapsed.as_millis()), "{elapsed:?}");
-        assert_eq!((server.connections(), client.counts.hedged.get()), (2, 1));
+        assert_eq!((server.asked().len(), client.counts.hedged.get()), (3, 1));
         // The next one avoids the silent connection from the start.
         let started = Instant::now();
         assert_answered(client.tcp("third").await);
@@ -115,7 +116,7 @@ fn a_closed_port_is_passed_over_at_once() {
         for transport in [Transport::ForceTcp, Transport::PreferUdp] {
             let mut config = forward_to(&[&good]);
             config.transport = transport;
-            config.to.insert(0, Target::plain(closed_port().await));
+            config.to.insert(0, Target::plain(closed_port()));
             let client = Client::new(&[config]);
             let started = Instant::now();
             assert_answered(client.tcp("a").await);
@@ -127,7 +128,7 @@ fn a_closed_port_is_passed_over_at_once() {
 #[test]
 fn only_closed_ports_end_in_an_error() {
     run(async {
-        let port = closed_port().await;
+        let port = closed_port();
         for transport in [Transport::ForceTcp, Transport::PreferUdp] {
             let config = Config { transport, ..Config::new(Name::root(), vec![Target::plain(port)]) };
             let client = Client::new(&[config]);
@@ -143,7 +144,7 @@ fn only_closed_ports_end_in_an_error() {
 #[test]
 fn a_port_that_opens_while_the_query_waits_answers_it() {
     run(async {
-        let port = closed_port().await;
+        let port = closed_port();
         let config =
             Config { transport: Transport::ForceTcp, ..Config::new(Name::root(), vec![Target::plain(port)]) };
         let client = Client::new(&[config]);
@@ -163,7 +164,7 @@ fn max_connect_attempts_bounds_the_tries() {
         let config = Config {
             transport: Transport::ForceTcp,
             max_connect_attempts: 2,
-            ..Config::new(Name::root(), vec![Target::plain(closed_port().await)])
+            ..Config::new(Name::root(), vec![Target::plain(closed_port())])
         };
         let client = Client::new(&[config]);
         client.tcp("a").await.unwrap_err();
@@ -177,6 +178,8 @@ fn stray_datagrams_are_ignored() {
         let server = Upstream::start(|asked| {
             let with = |change: fn(&mut Vec<u8>)| {
                 let mut reply = asked.answer();
+                // Another address than the true answer's.
+                *reply.last_mut().unwrap() = 66;
                 change(&mut reply);
                 Step::Send(reply)
             };
@@ -228,8 +231,10 @@ fn a_frame_under_an_unknown_id_is_ignored() {
     });
 }
 
+type Script = fn(&Asked) -> Vec<Step>;
+
 /// What a broken server may put on a connection instead of an answer.
-fn broken_streams() -> Vec<(&'static str, fn(&Asked) -> Vec<Step>)> {
+fn broken_streams() -> Vec<(&'static str, Script)> {
     vec![
         ("garbage", |_| vec![Step::Raw(b"\0\x05HTTP/1.1 400\r\n".to_vec())]),
         ("empty frames", |_| vec![Step::Raw(vec![0; 64])]),
@@ -257,7 +262,7 @@ fn broken_streams() -> Vec<(&'static str, fn(&Asked) -> Vec<Step>)> {
 #[test]
 fn a_broken_stream_costs_two_attempts_at_most() {
     run(async {
-        let one = |what: &'static str, script: fn(&Asked) -> Vec<Step>| async move {
+        let one = |what: &'static str, script: Script| async move {
             let server = Upstream::start(script).await;
             let client = Client::new(&[force_tcp(&[&server])]);
             let started = Instant::now();

@@ -21,7 +21,7 @@ async fn until(what: &str, reached: impl Fn() -> bool) {
 fn three_failed_probes_take_an_upstream_down_and_a_good_one_brings_it_back() {
     for transport in [Transport::PreferUdp, Transport::ForceTcp] {
         run(async {
-            let port = closed_port().await;
+            let port = closed_port();
             let client = Client::new(&[Config { transport, failfast_all_unhealthy: true, ..probed(port) }]);
             let failed = &client.counts.probes_failed;
             assert_ne!(client.udp("a").await, Err(ForwardError::AllDown));

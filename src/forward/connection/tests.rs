@@ -1,1 +1,230 @@
+use std::cell::Cell;
 
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::LocalSet;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+
+const EXPIRE: Duration = Duration::from_secs(10);
+
+/// Runs a test whose clock jumps ahead when everybody waits.
+fn run(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+fn start() -> (Rc<Connection>, DuplexStream) {
+    let (near, far) = duplex(1 << 20);
+    let random = Rc::new(Random::new());
+    (Connection::start(near, 0, EXPIRE, EXPIRE, random), far)
+}
+
+/// A header-only message under `id`, with `mark` as its last octet.
+fn message(id: u16, mark: u8) -> Vec<u8> {
+    let mut message = vec![0; 12];
+    message::set_id(&mut message, id);
+    message[11] = mark;
+    message
+}
+
+async fn read(far: &mut DuplexStream) -> Vec<u8> {
+    let mut message = vec![0; usize::from(far.read_u16().await.unwrap())];
+    far.read_exact(&mut message).await.unwrap();
+    message
+}
+
+async fn write(far: &mut DuplexStream, message: &[u8]) {
+    let length = u16::try_from(message.len()).unwrap();
+    far.write_u16(length).await.unwrap();
+    far.write_all(message).await.unwrap();
+}
+
+fn mark(reply: &Result<Vec<u8>, Broken>) -> u8 {
+    reply.as_ref().unwrap()[11]
+}
+
+#[test]
+fn answers_find_their_queries_in_any_order() {
+    run(async {
+        let (connection, mut far) = start();
+        let server = async {
+            let mut seen = Vec::new();
+            for _ in 0..100 {
+                seen.push(read(&mut far).await);
+            }
+            for message in seen.iter().rev() {
+                write(&mut far, message).await;
+            }
+        };
+        let queries: Vec<Vec<u8>> = (0..100).map(|n| message(7, n)).collect();
+        let replies = join_all(queries.iter().map(|query| connection.exchange(query)));
+        let (replies, ()) = tokio::join!(replies, server);
+        for (query, reply) in queries.iter().zip(replies) {
+            assert_eq!(reply.as_ref(), Ok(query), "id and mark come back");
+        }
+        assert_eq!(connection.load(), 0);
+    });
+}
+
+#[test]
+fn the_answer_to_a_cancelled_query_meets_nobody() {
+    run(async {
+        let (connection, mut far) = start();
+        let slow = message(1, 1);
+        let cancelled = timeout(Duration::from_secs(1), connection.exchange(&slow));
+        assert!(cancelled.await.is_err());
+        assert_eq!(connection.load(), 1, "the peer still owes it");
+        let first = read(&mut far).await;
+        let query = message(2, 2);
+        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+            let second = read(&mut far).await;
+            assert_ne!(first[..2], second[..2]);
+            write(&mut far, &first).await;
+            write(&mut far, &second).await;
+        });
+        assert_eq!(mark(&reply), 2);
+        assert_eq!(connection.load(), 0);
+    });
+}
+
+#[test]
+fn a_broken_connection_tells_everyone_and_whether_it_ever_worked() {
+    run(async {
+        for answers in [false, true] {
+            let (connection, mut far) = start();
+            let server = async move {
+                let first = read(&mut far).await;
+                if answers {
+                    write(&mut far, &first).await;
+                    read(&mut far).await;
+                }
+            };
+            let client = async {
+                let query = message(1, 1);
+                if answers {
+                    connection.exchange(&query).await.unwrap();
+                }
+                connection.exchange(&query).await
+            };
+            let (reply, ()) = tokio::join!(client, server);
+            let broken = Broken { reason: Reason::Closed, reused: answers };
+            assert_eq!(reply, Err(broken.clone()));
+            assert!(!connection.is_open());
+            assert_eq!(connection.exchange(&message(2, 2)).await, Err(broken));
+        }
+    });
+}
+
+#[test]
+fn idle_connections_close_and_busy_ones_do_not() {
+    run(async {
+        let (connection, mut far) = start();
+        sleep(Duration::from_secs(9)).await;
+        let query = message(1, 1);
+        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+            let message = read(&mut far).await;
+            sleep(Duration::from_secs(25)).await;
+            write(&mut far, &message).await;
+        });
+        assert_eq!(mark(&reply), 1, "it waited longer than `expire`");
+        sleep(Duration::from_millis(9_900)).await;
+        assert!(connection.is_open());
+        sleep(Duration::from_millis(200)).await;
+        assert!(!connection.is_open());
+        assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0, "the peer is told");
+    });
+}
+
+#[test]
+fn a_retired_connection_finishes_what_it_has() {
+    run(async {
+        let (connection, mut far) = start();
+        let query = message(1, 1);
+        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+            let message = read(&mut far).await;
+            connection.retire();
+            assert!(!connection.is_open());
+            sleep(Duration::from_secs(1)).await;
+            write(&mut far, &message).await;
+            assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0);
+        });
+        assert_eq!(mark(&reply), 1);
+    });
+}
+
+#[test]
+fn a_retired_connection_does_not_wait_for_what_was_cancelled() {
+    run(async {
+        let (connection, mut far) = start();
+        let query = message(1, 1);
+        let mut exchange = Box::pin(connection.exchange(&query));
+        assert!(timeout(Duration::from_secs(1), &mut exchange).await.is_err());
+        read(&mut far).await;
+        connection.retire();
+        drop(exchange);
+        let closed = timeout(Duration::from_secs(1), async { far.read(&mut [0; 1]).await.unwrap() });
+        assert_eq!(closed.await, Ok(0));
+    });
+}
+
+#[test]
+fn silence_is_measured_from_the_first_unanswered_query() {
+    run(async {
+        let (connection, mut far) = start();
+        let silence = || connection.silence(Instant::now()).as_millis();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(silence(), 0, "nothing is owed");
+        let (one, two) = (message(1, 1), message(2, 2));
+        let late = async {
+            sleep(Duration::from_millis(100)).await;
+            connection.exchange(&two).await
+        };
+        let (..) = tokio::join!(connection.exchange(&one), late, async {
+            let first = read(&mut far).await;
+            let second = read(&mut far).await;
+            assert_eq!(silence(), 100);
+            let asked = Instant::now();
+            write(&mut far, &first).await;
+            sleep(Duration::from_millis(50)).await;
+            assert_eq!(silence(), 50, "heard, but one is still owed");
+            assert!(connection.alive_since(asked));
+            write(&mut far, &second).await;
+        });
+        assert_eq!(silence(), 0);
+    });
+}
+
+#[test]
+fn a_full_connection_says_so() {
+    run(async {
+        let (connection, _far) = start();
+        let refused = Cell::new(0);
+        let query = message(1, 1);
+        let exchanges = join_all((0..MAX_IN_FLIGHT + 5).map(|_| async {
+            let broken = connection.exchange(&query).await.unwrap_err();
+            assert!(!broken.reused);
+            refused.set(refused.get() + u32::from(broken.reason == Reason::Busy));
+        }));
+        assert!(timeout(Duration::from_secs(1), exchanges).await.is_err());
+        assert_eq!(refused.get(), 5);
+        assert!(connection.is_full());
+    });
+}
+
+#[test]
+fn frames_nobody_asked_for_end_it() {
+    run(async {
+        let (connection, mut far) = start();
+        let query = message(1, 1);
+        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+            let asked = message::id(&read(&mut far).await);
+            for _ in 0..=MAX_STRAYS {
+                write(&mut far, &message(asked.wrapping_add(1), 0)).await;
+            }
+        });
+        assert_eq!(reply.unwrap_err().reason, Reason::Garbage);
+    });
+}

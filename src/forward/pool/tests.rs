@@ -1,1 +1,221 @@
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{sleep, timeout};
 
+use super::super::metrics::NoMetrics;
+use super::*;
+
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A pool that dials into `accept`, with what it dialled.
+struct Bed {
+    pool: Rc<Pool>,
+    /// The connect time-outs it allowed itself, one a dial.
+    dialled: Rc<RefCell<Vec<Duration>>>,
+}
+
+/// How the peer meets a connection.
+#[derive(Clone, Copy)]
+enum Peer {
+    Echo,
+    Silent,
+    Refuse,
+    Unreachable,
+}
+
+impl Bed {
+    /// `peers` meet the connections in turn, the last one all the rest.
+    fn new(peers: &'static [Peer]) -> Bed {
+        let dialled = Rc::new(RefCell::new(Vec::new()));
+        let record = Rc::clone(&dialled);
+        let to: SocketAddr = "192.0.2.1:53".parse().unwrap();
+        let dial: Dial = Box::new(move |patience| {
+            let mut dialled = record.borrow_mut();
+            let peer = peers[dialled.len().min(peers.len() - 1)];
+            dialled.push(patience);
+            Box::pin(async move {
+                let failure =
+                    |reason| Failure { operation: Operation::Dial, protocol: Protocol::Tcp, to, reason };
+                let (near, far) = duplex(4096);
+                match peer {
+                    Peer::Refuse => return Err(failure(Reason::Refused)),
+                    Peer::Unreachable => {
+                        sleep(patience).await;
+                        return Err(failure(Reason::Timeout));
+                    }
+                    Peer::Echo | Peer::Silent => {}
+                }
+                sleep(Duration::from_millis(5)).await;
+                spawn_local(meet(far, peer));
+                Ok(Box::new(near) as Box<dyn Stream>)
+            })
+        });
+        let pool = Pool::new(
+            (to, Protocol::Tcp),
+            Duration::from_secs(60),
+            dial,
+            Rc::new(Random::new()),
+            Rc::new(NoMetrics),
+        );
+        Bed { pool, dialled }
+    }
+
+    fn dials(&self) -> usize {
+        self.dialled.borrow().len()
+    }
+
+    async fn acquire(&self) -> Outcome {
+        self.pool.acquire(Need::default(), PATIENCE).await
+    }
+
+    async fn exchange(&self) -> u64 {
+        let connection = self.acquire().await.unwrap();
+        connection.exchange(&[0; 12]).await.unwrap();
+        connection.serial()
+    }
+}
+
+async fn meet(mut far: DuplexStream, peer: Peer) {
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = far.read(&mut buffer).await {
+        if let Peer::Echo = peer {
+            sleep(Duration::from_millis(1)).await;
+            let _ = far.write_all(&buffer[..length]).await;
+        }
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn a_crowd_waits_for_one_connect() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        let connections = join_all((0..100).map(|_| bed.acquire())).await;
+        assert!(connections.iter().all(Result::is_ok));
+        assert_eq!(bed.dials(), 1);
+    });
+}
+
+#[test]
+fn load_spreads_over_a_few_connections_and_no_more() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        for _ in 0..20 {
+            join_all((0..50).map(|_| bed.exchange())).await;
+        }
+        assert_eq!(bed.dials(), MAX_CONNECTIONS);
+        let used = join_all((0..50).map(|_| bed.exchange())).await;
+        for serial in 0..4 {
+            let share = used.iter().filter(|used| **used == serial).count();
+            assert!((10..=15).contains(&share), "connection {serial} got {share} of 50");
+        }
+    });
+}
+
+#[test]
+fn light_load_keeps_to_one_connection() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        for _ in 0..50 {
+            bed.exchange().await;
+        }
+        assert_eq!(bed.dials(), 1);
+    });
+}
+
+#[test]
+fn old_connections_are_replaced_before_they_are_missed() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        assert_eq!(bed.exchange().await, 0);
+        sleep(MAX_AGE.mul_f64(0.7)).await;
+        assert_eq!(bed.exchange().await, 0);
+        assert_eq!(bed.dials(), 1);
+        sleep(MAX_AGE.mul_f64(0.6)).await;
+        assert_eq!(bed.exchange().await, 0, "the old one serves until the new one is there");
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(bed.exchange().await, 1);
+        assert_eq!(bed.pool.connections.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn a_silent_connection_is_avoided_and_then_given_up() {
+    run(async {
+        let bed = Bed::new(&[Peer::Silent, Peer::Echo]);
+        let connection = bed.acquire().await.unwrap();
+        let unanswered = timeout(Duration::from_secs(1), connection.exchange(&[0; 12]));
+        assert!(unanswered.await.is_err());
+        assert_eq!(bed.exchange().await, 1);
+        assert!(connection.is_open());
+        sleep(MAX_SILENCE).await;
+        assert_eq!(bed.exchange().await, 1);
+        assert!(!connection.is_open());
+    });
+}
+
+#[test]
+fn a_need_for_life_is_met_by_a_connection_heard_or_opened_since() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        bed.exchange().await;
+        sleep(Duration::from_secs(1)).await;
+        let then = Instant::now();
+        let need = Need { alive_since: Some(then), avoid: None };
+        sleep(Duration::from_millis(1)).await;
+        let fresh = bed.pool.acquire(need, PATIENCE).await.unwrap();
+        assert_eq!((fresh.serial(), bed.dials()), (1, 2));
+        let other = Need { avoid: Some(1), ..need };
+        assert_eq!(bed.pool.acquire(other, PATIENCE).await.unwrap().serial(), 2);
+        assert_eq!(bed.exchange().await, 0);
+        let heard = bed.pool.acquire(need, PATIENCE).await.unwrap();
+        assert_eq!(heard.serial(), 0, "it answered since");
+    });
+}
+
+#[test]
+fn refused_connects_are_paced() {
+    run(async {
+        let bed = Bed::new(&[Peer::Refuse]);
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(10) {
+            let unconnected = bed.acquire().await.err().unwrap();
+            assert_eq!(unconnected.failure.reason, Reason::Refused);
+            sleep(Duration::from_millis(1)).await;
+        }
+        // 10, 20, 40, 80, 160 ms, then 250 ms each.
+        assert!((35..50).contains(&bed.dials()), "{} dials", bed.dials());
+    });
+}
+
+#[test]
+fn the_connect_timeout_starts_low_and_adapts() {
+    run(async {
+        let bed = Bed::new(&[Peer::Unreachable]);
+        for _ in 0..12 {
+            let unconnected = bed.acquire().await.err().unwrap();
+            assert_eq!(unconnected.failure.reason, Reason::Timeout);
+            tokio::time::sleep_until(unconnected.retry_at).await;
+        }
+        let dialled = bed.dialled.borrow();
+        assert_eq!(dialled[0], MIN_CONNECT);
+        assert!(dialled.is_sorted());
+        assert_eq!(dialled.last(), Some(&MAX_CONNECT));
+    });
+}
+
+#[test]
+fn dropping_the_pool_closes_its_connections() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        let connection = bed.acquire().await.unwrap();
+        drop(bed);
+        assert!(!connection.is_open());
+    });
+}

@@ -8,27 +8,33 @@
 //! Everything here runs on one thread, in a tokio `LocalSet`. A refresh is a miss that nobody waits
 //! for.
 
+mod landing;
+mod upstreams;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
 use hickory_proto::rr::RecordType;
 
-use super::batch::{self, Origin};
-use super::clients::{Clients, Pass};
-use super::inflight::{FlightKey, Inflight, Part};
-use super::querylog::Answered;
-use super::responder::{Client, Sent, count};
-use super::stream::ReplySlot;
-use super::zones::{Block, BlockId, Zone};
 use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
-use crate::forward::{Chain, ClientTransport, ForwardError};
-use crate::metrics::{AnsweredBy, CacheType, Counter, Gauge, Registry, names};
-use crate::wire::{Answer, Edns, Key, Kind, MAX_MESSAGE, Query, Rcode, Reply, Terms, write_text};
+use crate::forward::{ClientTransport, ForwardError};
+use crate::server::batch::{self, Origin};
+use crate::server::clients::{Clients, Pass};
+use crate::server::inflight::{FlightKey, Inflight, Part};
+use crate::server::querylog::Answered;
+use crate::server::responder::{Client, Sent, count};
+use crate::server::stream::ReplySlot;
+use crate::server::zones::{Block, BlockId, Zone};
+use landing::{Landing, write};
+use upstreams::Upstreams;
+
+use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
+use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
+pub use upstreams::Resolve;
 
 /// Queries waiting for upstreams at most; one more is REFUSED.
 pub const MAX_WAITING: usize = 8192;
@@ -74,28 +80,6 @@ struct Waiting {
     gauge: Arc<Gauge>,
 }
 
-/// Asks an upstream. [`Chain`] does, and so do the scripts of the tests.
-pub trait Resolve {
-    /// The reply to `message`, a whole query; `name` is its question's in folded wire octets.
-    fn resolve<'a>(
-        &'a self,
-        message: &'a [u8],
-        name: &'a [u8],
-        client: ClientTransport,
-    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>>;
-}
-
-impl Resolve for Chain {
-    fn resolve<'a>(
-        &'a self,
-        message: &'a [u8],
-        name: &'a [u8],
-        client: ClientTransport,
-    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>> {
-        Box::pin(Chain::resolve(self, message, name, client))
-    }
-}
-
 /// The desk where misses are handed in.
 pub struct Misses {
     inflight: Inflight,
@@ -106,34 +90,6 @@ pub struct Misses {
     refused_total: Arc<Counter>,
     refused_share: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
-}
-
-/// The upstreams of this configuration's blocks, and of the one before.
-#[derive(Default)]
-struct Upstreams {
-    current: HashMap<BlockId, Rc<dyn Resolve>>,
-    previous: HashMap<BlockId, Rc<dyn Resolve>>,
-}
-
-impl Upstreams {
-    fn succeed(&mut self, upstreams: HashMap<BlockId, Rc<dyn Resolve>>) {
-        self.previous = std::mem::replace(&mut self.current, upstreams);
-    }
-
-    fn get(&self, block: BlockId) -> Option<Rc<dyn Resolve>> {
-        self.current.get(&block).or_else(|| self.previous.get(&block)).cloned()
-    }
-}
-
-/// What came of a flight.
-enum Landing {
-    Answer {
-        answer: Answer,
-        ttl: Option<u32>,
-    },
-    /// Nobody here can read it, but it is the answer.
-    Opaque(Vec<u8>),
-    Failed(Rcode),
 }
 
 /// Ends a flight whatever happens to its task, so that nobody waits for ever.
@@ -375,42 +331,6 @@ impl ReplyTo {
                 }
             }
             ReplyTo::Tcp(slot, _) => slot.fill(reply),
-        }
-    }
-}
-
-/// Writes what `landing` means for `miss`: its answer, or the stale one it brought along.
-fn write(out: &mut [u8], query: &Query<'_>, miss: &Miss, landing: &Landing, limit: usize) -> (usize, Sent) {
-    let sent = |rcode, by| Sent { rcode, by, duration_ns: 0 };
-    if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
-        miss.zone.miss_shard.cache_served_stale();
-        let terms = Terms { ttl: Some(0), authoritative: true };
-        let len = Reply::from_answer(out, query, stale.answer(), terms, limit);
-        return (len, sent(stale.answer().rcode(), AnsweredBy::Cache));
-    }
-    match landing {
-        Landing::Answer { answer, ttl } => {
-            let terms = Terms { ttl: *ttl, authoritative: false };
-            let len = Reply::from_answer(out, query, answer, terms, limit);
-            (len, sent(answer.rcode(), AnsweredBy::Forward))
-        }
-        Landing::Opaque(response) => {
-            let len = Reply::opaque(out, query, response, limit);
-            (len, sent(crate::wire::Flags::of(out).rcode(), AnsweredBy::Forward))
-        }
-        Landing::Failed(rcode) => (Reply::error(out, query, *rcode), sent(*rcode, AnsweredBy::Server)),
-    }
-}
-
-impl Landing {
-    /// Whether a stale answer is better: anything but NOERROR and NXDOMAIN (CoreDNS's `verify`).
-    fn is_failure(&self) -> bool {
-        match self {
-            Landing::Answer { answer, .. } => {
-                !matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) || answer.kind() == Kind::Other
-            }
-            Landing::Opaque(_) => false,
-            Landing::Failed(_) => true,
         }
     }
 }
