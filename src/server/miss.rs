@@ -20,6 +20,7 @@ use hickory_proto::rr::RecordType;
 use super::batch::{self, Origin};
 use super::clients::{Clients, Pass};
 use super::inflight::{FlightKey, Inflight, Part};
+use super::landing::Landing;
 use super::querylog::Answered;
 use super::responder::{Client, Sent, count};
 use super::stream::ReplySlot;
@@ -27,8 +28,8 @@ use super::zones::{Block, BlockId, Zone};
 use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{Chain, ClientTransport, ForwardError};
-use crate::metrics::{AnsweredBy, CacheType, Counter, Gauge, Registry, names};
-use crate::wire::{Answer, Edns, Key, Kind, MAX_MESSAGE, Query, Rcode, Reply, Terms, write_text};
+use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
+use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
 
 /// Queries waiting for upstreams at most; one more is REFUSED.
 pub const MAX_WAITING: usize = 8192;
@@ -123,17 +124,6 @@ impl Upstreams {
     fn get(&self, block: BlockId) -> Option<Rc<dyn Resolve>> {
         self.current.get(&block).or_else(|| self.previous.get(&block)).cloned()
     }
-}
-
-/// What came of a flight.
-enum Landing {
-    Answer {
-        answer: Answer,
-        ttl: Option<u32>,
-    },
-    /// Nobody here can read it, but it is the answer.
-    Opaque(Vec<u8>),
-    Failed(Rcode),
 }
 
 /// Ends a flight whatever happens to its task, so that nobody waits for ever.
@@ -292,7 +282,7 @@ impl Misses {
         let client = reply_to.client();
         let limit = client.limit(&query, miss.zone.block.bufsize);
         let mut out = self.scratch.borrow_mut();
-        let (len, sent) = write(&mut out, &query, miss, landing, limit);
+        let (len, sent) = landing.write(&mut out, &query, miss, limit);
         let sent = Sent { duration_ns: clock::nanoseconds().saturating_sub(miss.arrived_ns), ..sent };
         count(&miss.zone.miss_shard, client, &query, len, sent);
         if !miss.zone.block.log.is_off() {
@@ -375,42 +365,6 @@ impl ReplyTo {
                 }
             }
             ReplyTo::Tcp(slot, _) => slot.fill(reply),
-        }
-    }
-}
-
-/// Writes what `landing` means for `miss`: its answer, or the stale one it brought along.
-fn write(out: &mut [u8], query: &Query<'_>, miss: &Miss, landing: &Landing, limit: usize) -> (usize, Sent) {
-    let sent = |rcode, by| Sent { rcode, by, duration_ns: 0 };
-    if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
-        miss.zone.miss_shard.cache_served_stale();
-        let terms = Terms { ttl: Some(0), authoritative: true };
-        let len = Reply::from_answer(out, query, stale.answer(), terms, limit);
-        return (len, sent(stale.answer().rcode(), AnsweredBy::Cache));
-    }
-    match landing {
-        Landing::Answer { answer, ttl } => {
-            let terms = Terms { ttl: *ttl, authoritative: false };
-            let len = Reply::from_answer(out, query, answer, terms, limit);
-            (len, sent(answer.rcode(), AnsweredBy::Forward))
-        }
-        Landing::Opaque(response) => {
-            let len = Reply::opaque(out, query, response, limit);
-            (len, sent(crate::wire::Flags::of(out).rcode(), AnsweredBy::Forward))
-        }
-        Landing::Failed(rcode) => (Reply::error(out, query, *rcode), sent(*rcode, AnsweredBy::Server)),
-    }
-}
-
-impl Landing {
-    /// Whether a stale answer is better: anything but NOERROR and NXDOMAIN (CoreDNS's `verify`).
-    fn is_failure(&self) -> bool {
-        match self {
-            Landing::Answer { answer, .. } => {
-                !matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) || answer.kind() == Kind::Other
-            }
-            Landing::Opaque(_) => false,
-            Landing::Failed(_) => true,
         }
     }
 }

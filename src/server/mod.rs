@@ -14,6 +14,7 @@ mod clients;
 mod config;
 mod errors;
 mod inflight;
+mod landing;
 mod loops;
 mod miss;
 mod querylog;
