@@ -2,6 +2,8 @@
 //!
 //! Each rule is a function of sources, so that a made-up one shows that the rule bites.
 
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
 #[path = "layers/source.rs"]
 mod source;
 

@@ -40,13 +40,26 @@ const EXIT_INTERRUPTED: i32 = 2;
 /// Serves until a signal ends it. The result is the process's exit status.
 pub fn serve(args: &Args) -> Result<i32> {
     let _log = logging::start().context("cannot start the log")?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
+        // Listened to before there is anything that a signal would leave behind.
+        let signals = Signals::new()?;
         match start(args).await? {
-            Ok(running) => running.run().await,
+            Ok(running) => running.run(signals).await,
             Err(exit) => Ok(exit),
         }
     })
+}
+
+/// Each TCP client is a file. The soft limit is often 1024 only for the sake of `select`, which nothing
+/// here uses.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Not being allowed to leaves the limit as it was, and `accept` copes.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Everything that runs.
@@ -94,9 +107,7 @@ impl Signals {
 async fn start(args: &Args) -> Result<Result<Running, i32>> {
     let registry = new_registry();
     let mut watch = Watch::default();
-    let mut options = args.options();
-    options.tolerate_bad_kube_dns = true;
-    let config = match watch.load(&options, &NodeEnvironment::new(args)) {
+    let config = match first_load(args, &mut watch, &registry) {
         Ok(config) => config,
         Err(error) => return Ok(Err(refuse(&error))),
     };
@@ -145,8 +156,7 @@ impl Running {
         tracing::info!("doorstep {} serves", env!("CARGO_PKG_VERSION"));
     }
 
-    async fn run(mut self) -> Result<i32> {
-        let mut signals = Signals::new()?;
+    async fn run(mut self, mut signals: Signals) -> Result<i32> {
         loop {
             tokio::select! {
                 () = self.reloader.due() => self.reload(false),
@@ -222,6 +232,21 @@ fn new_registry() -> Registry {
     registry.gauge(&names::BUILD_INFO, version).set(1);
     logging::count_dropped(registry.counter(&names::LOG_DROPPED, []));
     registry
+}
+
+/// Loads the configuration, if need be without a kube-dns ConfigMap that is wrong: there is no earlier
+/// one to go on with.
+fn first_load(args: &Args, watch: &mut Watch, registry: &Registry) -> Result<Config, LoadError> {
+    let environment = NodeEnvironment::new(args);
+    let mut options = args.options();
+    match watch.load(&options, &environment) {
+        Err(LoadError::KubeDns(_)) => {
+            registry.counter(&names::SETUP_ERRORS, ["configmap"]).inc();
+            options.tolerate_bad_kube_dns = true;
+            watch.load(&options, &environment)
+        }
+        loaded => loaded,
+    }
 }
 
 /// Prints why there is nothing to serve, and gives the exit status.

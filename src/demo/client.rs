@@ -79,8 +79,20 @@ pub fn lookup(
     record_type: RecordType,
     transport: Transport,
 ) -> Result<Lookup, DemoError> {
+    lookup_within(namespace, server, name, record_type, transport, TIMEOUT)
+}
+
+/// The same with a `timeout` of the caller's, for those who expect none or a fast answer.
+pub fn lookup_within(
+    namespace: &Namespace,
+    server: SocketAddr,
+    name: &str,
+    record_type: RecordType,
+    transport: Transport,
+    timeout: Duration,
+) -> Result<Lookup, DemoError> {
     namespace
-        .run(|| exchange(server, name, record_type, transport, TIMEOUT))?
+        .run(|| exchange(server, name, record_type, transport, timeout))?
         .map_err(|source| DemoError::Query { name: name.to_owned(), server, source })
 }
 
@@ -116,7 +128,8 @@ pub(super) fn exchange(
 }
 
 fn over_udp(server: SocketAddr, packet: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
-    let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0))?;
+    let any = if server.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let socket = UdpSocket::bind((any, 0))?;
     // Connected, so that an ICMP error ends the wait and only the server can answer.
     socket.connect(server)?;
     socket.set_read_timeout(Some(timeout))?;

@@ -48,20 +48,20 @@ pub struct NotrackRules {
     pub packets: Option<u64>,
 }
 
-/// The UDP and TCP entries with port 53 at either end.
+/// The UDP and TCP entries with port 53 at either end, IPv4 and IPv6.
 pub fn dns_entries(node: &Namespace) -> Result<Vec<Entry>, DemoError> {
-    let entries =
-        node.run(|| Netfilter::open()?.dump(NetfilterProtoFamily::IPv4, ConntrackMessage::Get(Vec::new())))?;
+    let entries = node
+        .run(|| Netfilter::open()?.dump(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(Vec::new())))?;
     let entries = entries.map_err(failed("read the conntrack table (is nf_conntrack_netlink there?)"))?;
     let entries = entries.iter().filter_map(entry);
     Ok(entries.filter(|entry| [entry.source_port, entry.destination_port].contains(&53)).collect())
 }
 
-/// Forgets every entry.
+/// Forgets every entry, IPv4 and IPv6.
 pub fn flush(node: &Namespace) -> Result<(), DemoError> {
     node.run(|| {
         let everything = ConntrackMessage::Delete(Vec::new());
-        Netfilter::open()?.request(NetfilterProtoFamily::IPv4, everything)
+        Netfilter::open()?.request(NetfilterProtoFamily::Unspec, everything)
     })?
     .map_err(failed("empty the conntrack table"))
 }

@@ -18,7 +18,7 @@ mod report;
 mod tour;
 mod zone;
 
-pub use client::{Lookup, Transport, lookup};
+pub use client::{Lookup, Transport, lookup, lookup_within};
 pub use cluster::{Cluster, ClusterConfig};
 pub use conntrack::{Entry, NotrackRules, dns_entries, flush, notrack_rules};
 pub use error::DemoError;

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::miss::Waiter;
 use super::zones::BlockId;
 use crate::wire::StoredKey;
 
@@ -16,10 +15,16 @@ pub struct FlightKey {
     pub question: StoredKey,
 }
 
-/// The table of flights. One query goes out per key; those who ask the same meanwhile wait with it.
-#[derive(Default)]
-pub struct Inflight {
-    flights: RefCell<HashMap<FlightKey, Vec<Waiter>>>,
+/// The table of flights. One query goes out per key; those who ask the same meanwhile, the `W`s, wait
+/// with it.
+pub struct Inflight<W> {
+    flights: RefCell<HashMap<FlightKey, Vec<W>>>,
+}
+
+impl<W> Default for Inflight<W> {
+    fn default() -> Inflight<W> {
+        Inflight { flights: RefCell::default() }
+    }
 }
 
 /// The part a query plays in its flight.
@@ -31,9 +36,9 @@ pub enum Part {
     Follower,
 }
 
-impl Inflight {
+impl<W> Inflight<W> {
     /// Adds `waiter` to the flight `key`, which starts here if there is none.
-    pub fn join(&self, key: &FlightKey, waiter: Waiter) -> Part {
+    pub fn join(&self, key: &FlightKey, waiter: W) -> Part {
         let mut flights = self.flights.borrow_mut();
         if let Some(waiters) = flights.get_mut(key) {
             waiters.push(waiter);
@@ -44,7 +49,7 @@ impl Inflight {
     }
 
     /// Ends the flight `key` and gives back who waited.
-    pub fn land(&self, key: &FlightKey) -> Vec<Waiter> {
+    pub fn land(&self, key: &FlightKey) -> Vec<W> {
         self.flights.borrow_mut().remove(key).unwrap_or_default()
     }
 }

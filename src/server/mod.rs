@@ -10,14 +10,15 @@
 //! ```
 
 mod batch;
+mod client;
 mod clients;
 mod config;
 mod errors;
 mod inflight;
-mod landing;
 mod loops;
 mod miss;
 mod querylog;
+mod reply_to;
 mod responder;
 mod stream;
 #[cfg(test)]
@@ -26,11 +27,13 @@ mod udp;
 pub mod zones;
 
 pub use batch::Wake;
+pub use client::Client;
 pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
 pub use errors::ErrorLog;
 pub use loops::{probe as probe_for_loop, probe_name};
-pub use miss::{Miss, Misses, ReplyTo, Resolve, Waiter};
+pub use miss::{Miss, Misses, Resolve};
 pub use querylog::QueryLogger;
-pub use responder::{Client, Outcome, Responder, Timing};
+pub use reply_to::ReplyTo;
+pub use responder::{Outcome, Responder, Timing};
 pub use stream::Streams;
 pub use udp::{MISS_QUEUE, UdpThread, UdpWorker, thread_name};

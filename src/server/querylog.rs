@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::{DNSClass, RecordType};
 
+use super::client::Client;
 use super::config::{LogClass, QueryLog};
-use super::responder::Client;
 use crate::metrics::Transport;
 use crate::wire::{Flags, HEADER, Query, Rcode, write_text};
 

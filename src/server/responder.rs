@@ -2,26 +2,15 @@
 //!
 //! Synchronous, without allocation, and the same for UDP and TCP.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::client::Client;
 use super::querylog::Answered;
 use super::zones::{Zone, Zones};
 use crate::cache::{Entry, Lookup, StaleMode, Store};
 use crate::clock::{Moment, nanoseconds};
-use crate::metrics::{AnsweredBy, CacheType, Family, Transport, ZoneShard};
-use crate::wire::{Key, MAX_MESSAGE, Query, Rcode, Rejected, Reply, Terms};
-
-/// Who asks, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
-    /// Address and port.
-    pub peer: SocketAddr,
-    /// The address that was asked, if the socket serves several.
-    pub local: Option<IpAddr>,
-    /// UDP or TCP.
-    pub transport: Transport,
-}
+use crate::metrics::{AnsweredBy, CacheType, ZoneShard};
+use crate::wire::{Key, Query, Rcode, Rejected, Reply, Terms};
 
 /// When a query is answered.
 #[derive(Debug, Clone, Copy)]
@@ -52,22 +41,6 @@ pub enum Outcome {
     },
     /// Not to be answered.
     Ignore(Rejected),
-}
-
-impl Client {
-    fn family(&self) -> Family {
-        if self.peer.is_ipv4() { Family::V4 } else { Family::V6 }
-    }
-
-    /// Octets a reply to `query` may have.
-    #[inline]
-    pub fn limit(&self, query: &Query<'_>, bufsize: Option<u16>) -> usize {
-        match (self.transport, bufsize) {
-            (Transport::Tcp, _) => MAX_MESSAGE,
-            (Transport::Udp, None) => query.udp_limit(),
-            (Transport::Udp, Some(cap)) => query.udp_limit().min(usize::from(cap)),
-        }
-    }
 }
 
 /// Answers from the cache. One per thread.

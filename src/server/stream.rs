@@ -1,6 +1,6 @@
 //! DNS over TCP (RFC 7766): many queries on a connection, answers in the order they are ready.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,10 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::client::Client;
 use super::clients::{Clients, Pass};
 use super::config::Timeouts;
-use super::miss::{Miss, Misses, ReplyTo};
-use super::responder::{Client, Outcome, Responder, Timing};
+use super::miss::{Miss, Misses};
+use super::reply_to::{Frame, ReplySlot, ReplyTo};
+use super::responder::{Outcome, Responder, Timing};
 use super::zones::Zones;
 use crate::clock::{self, Clock};
 use crate::forward::FrameReader;
@@ -34,7 +36,7 @@ const MAX_QUERY: usize = 4096;
 /// Pause after `accept` failed, as it does while file descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What all connections share.
+/// What all connections share, on whatever address.
 pub struct Streams {
     misses: Rc<Misses>,
     clock: Clock,
@@ -44,31 +46,6 @@ pub struct Streams {
     open: Arc<Gauge>,
     refused: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
-}
-
-/// Room for one reply on a connection.
-pub struct ReplySlot {
-    replies: mpsc::Sender<Frame>,
-    permit: Cell<Option<OwnedSemaphorePermit>>,
-}
-
-struct Frame {
-    octets: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl ReplySlot {
-    /// Queues `reply` for sending. Each slot is filled once; if the connection is gone, nobody minds.
-    pub fn fill(&self, reply: &[u8]) {
-        let (Some(permit), Ok(len)) = (self.permit.take(), u16::try_from(reply.len())) else {
-            return;
-        };
-        let mut octets = Vec::with_capacity(2 + reply.len());
-        octets.extend_from_slice(&len.to_be_bytes());
-        octets.extend_from_slice(reply);
-        // The queue has a place for each permit, so it is never full.
-        let _ = self.replies.try_send(Frame { octets, _permit: permit });
-    }
 }
 
 impl Streams {
@@ -84,6 +61,11 @@ impl Streams {
             refused: registry.counter(&names::TCP_REFUSED, []),
             scratch: RefCell::new(vec![0; MAX_MESSAGE]),
         })
+    }
+
+    /// The time-outs of its connections.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
     /// Accepts connections until the task is dropped. Connections live on.
@@ -146,7 +128,7 @@ impl Streams {
                 Err(_) => return,
             } {
                 let Ok(permit) = pipeline.clone().acquire_owned().await else { return };
-                let slot = ReplySlot { replies: replies.clone(), permit: Some(permit).into() };
+                let slot = ReplySlot::new(replies.clone(), permit);
                 self.answer(&mut responder, &zones.load(), client, packet, slot);
                 deadline = Instant::now() + self.timeouts.idle;
             }
@@ -216,7 +198,7 @@ async fn write_frames(
 ) {
     let mut ready = Vec::with_capacity(PIPELINE);
     while frames.recv_many(&mut ready, PIPELINE).await > 0 {
-        let octets: Vec<u8> = ready.iter().flat_map(|frame| &frame.octets).copied().collect();
+        let octets: Vec<u8> = ready.iter().flat_map(|frame| frame.octets()).copied().collect();
         if !matches!(timeout(patience, writer.write_all(&octets)).await, Ok(Ok(()))) {
             return;
         }

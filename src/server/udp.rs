@@ -12,8 +12,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Origin, Wake};
-use super::miss::{Miss, ReplyTo};
-use super::responder::{Client, Outcome, Responder, Timing};
+use super::client::Client;
+use super::miss::Miss;
+use super::reply_to::ReplyTo;
+use super::responder::{Outcome, Responder, Timing};
 use super::zones::{Zone, Zones};
 use crate::cache::Entry;
 use crate::clock::{self, Moment};
@@ -102,8 +104,9 @@ impl UdpThread {
 
 impl Running {
     fn run(&mut self, mut batch: Batch, stop: &AtomicBool) {
+        let socket = self.worker.socket.clone();
         while !stop.load(Relaxed) {
-            match batch.receive(&self.worker.socket.clone()) {
+            match batch.receive(&socket) {
                 Ok(received) => self.handle(&mut batch, received),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -112,7 +115,7 @@ impl Running {
                 }
             }
         }
-        while let Ok(received) = batch.receive_waiting(&self.worker.socket.clone()) {
+        while let Ok(received) = batch.receive_waiting(&socket) {
             self.handle(&mut batch, received);
         }
     }

@@ -8,28 +8,31 @@
 //! Everything here runs on one thread, in a tokio `LocalSet`. A refresh is a miss that nobody waits
 //! for.
 
+mod landing;
+mod upstreams;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::UdpSocket;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
 use hickory_proto::rr::RecordType;
 
-use super::batch::{self, Origin};
-use super::clients::{Clients, Pass};
-use super::inflight::{FlightKey, Inflight, Part};
-use super::landing::Landing;
-use super::querylog::Answered;
-use super::responder::{Client, Sent, count};
-use super::stream::ReplySlot;
-use super::zones::{Block, BlockId, Zone};
 use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
-use crate::forward::{Chain, ClientTransport, ForwardError};
+use crate::forward::{ClientTransport, ForwardError};
 use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
+use crate::server::clients::{Clients, Pass};
+use crate::server::inflight::{FlightKey, Inflight, Part};
+use crate::server::querylog::Answered;
+use crate::server::reply_to::ReplyTo;
+use crate::server::responder::{Sent, count};
+use crate::server::zones::{Block, BlockId, Zone};
 use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
+use landing::{Landing, write};
+use upstreams::Upstreams;
+
+pub use upstreams::Resolve;
 
 /// Queries waiting for upstreams at most; one more is REFUSED.
 pub const MAX_WAITING: usize = 8192;
@@ -50,14 +53,6 @@ pub struct Miss {
     pub reply_to: Option<ReplyTo>,
 }
 
-/// The way back to a client.
-pub enum ReplyTo {
-    /// A datagram on the socket the query came in by.
-    Udp(Arc<UdpSocket>, Client),
-    /// A frame on its connection.
-    Tcp(ReplySlot, Client),
-}
-
 /// Somebody who waits, and the place this takes.
 pub struct Waiter {
     miss: Miss,
@@ -75,31 +70,9 @@ struct Waiting {
     gauge: Arc<Gauge>,
 }
 
-/// Asks an upstream. [`Chain`] does, and so do the scripts of the tests.
-pub trait Resolve {
-    /// The reply to `message`, a whole query; `name` is its question's in folded wire octets.
-    fn resolve<'a>(
-        &'a self,
-        message: &'a [u8],
-        name: &'a [u8],
-        client: ClientTransport,
-    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>>;
-}
-
-impl Resolve for Chain {
-    fn resolve<'a>(
-        &'a self,
-        message: &'a [u8],
-        name: &'a [u8],
-        client: ClientTransport,
-    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>> {
-        Box::pin(Chain::resolve(self, message, name, client))
-    }
-}
-
 /// The desk where misses are handed in.
 pub struct Misses {
-    inflight: Inflight,
+    inflight: Inflight<Waiter>,
     clients: Clients,
     waiting: Rc<Waiting>,
     upstreams: RefCell<Upstreams>,
@@ -107,23 +80,6 @@ pub struct Misses {
     refused_total: Arc<Counter>,
     refused_share: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
-}
-
-/// The upstreams of this configuration's blocks, and of the one before.
-#[derive(Default)]
-struct Upstreams {
-    current: HashMap<BlockId, Rc<dyn Resolve>>,
-    previous: HashMap<BlockId, Rc<dyn Resolve>>,
-}
-
-impl Upstreams {
-    fn succeed(&mut self, upstreams: HashMap<BlockId, Rc<dyn Resolve>>) {
-        self.previous = std::mem::replace(&mut self.current, upstreams);
-    }
-
-    fn get(&self, block: BlockId) -> Option<Rc<dyn Resolve>> {
-        self.current.get(&block).or_else(|| self.previous.get(&block)).cloned()
-    }
 }
 
 /// Ends a flight whatever happens to its task, so that nobody waits for ever.
@@ -282,7 +238,7 @@ impl Misses {
         let client = reply_to.client();
         let limit = client.limit(&query, miss.zone.block.bufsize);
         let mut out = self.scratch.borrow_mut();
-        let (len, sent) = landing.write(&mut out, &query, miss, limit);
+        let (len, sent) = write(&mut out, &query, miss, landing, limit);
         let sent = Sent { duration_ns: clock::nanoseconds().saturating_sub(miss.arrived_ns), ..sent };
         count(&miss.zone.miss_shard, client, &query, len, sent);
         if !miss.zone.block.log.is_off() {
@@ -345,27 +301,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.waiting.count.set(self.waiting.count.get() - 1);
         self.waiting.gauge.add(-1);
-    }
-}
-
-impl ReplyTo {
-    fn client(&self) -> Client {
-        match self {
-            ReplyTo::Udp(_, client) | ReplyTo::Tcp(_, client) => *client,
-        }
-    }
-
-    fn send(&self, reply: &[u8]) {
-        match self {
-            ReplyTo::Udp(socket, client) => {
-                let origin = Origin { peer: client.peer, local: client.local };
-                // A datagram that the kernel refuses is lost like any other.
-                if let Err(error) = batch::send_to(socket, reply, origin) {
-                    tracing::debug!("reply to {}: {error}", client.peer);
-                }
-            }
-            ReplyTo::Tcp(slot, _) => slot.fill(reply),
-        }
     }
 }
 

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Shows Doorstep at work: a pod, a node and kube-dns in network namespaces of this machine.
+# Needs Debian, root and a Rust toolchain; installs the rest.  `--hold` keeps the cluster to play with.
+set -eu
+cd "$(dirname "$0")/.."
+. tests/packages.sh
+install_packages $BUILD_PACKAGES $TRY_PACKAGES
+cargo build --release --locked
+exec target/release/doorstep demo "$@"

@@ -1,0 +1,41 @@
+//! Who asks.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::metrics::{Family, Transport};
+use crate::wire::{MAX_MESSAGE, Query};
+
+/// Octets of UDP payload in the longest IPv4 packet: 65 535 less both headers.
+const MAX_DATAGRAM_V4: usize = 65_535 - 20 - 8;
+/// The same for IPv6, whose length does not count its own header.
+const MAX_DATAGRAM_V6: usize = 65_535 - 8;
+
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Address and port.
+    pub peer: SocketAddr,
+    /// The address that was asked, if the socket serves several.
+    pub local: Option<IpAddr>,
+    /// UDP or TCP.
+    pub transport: Transport,
+}
+
+impl Client {
+    /// Of the client's address.
+    pub fn family(&self) -> Family {
+        if self.peer.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// Octets a reply to `query` may have.
+    #[inline]
+    pub fn limit(&self, query: &Query<'_>, bufsize: Option<u16>) -> usize {
+        let takes = match (self.transport, bufsize) {
+            (Transport::Tcp, _) => return MAX_MESSAGE,
+            (Transport::Udp, None) => query.udp_limit(),
+            (Transport::Udp, Some(cap)) => query.udp_limit().min(usize::from(cap)),
+        };
+        // The kernel refuses to send more, whatever the client says it takes.
+        takes.min(if self.peer.is_ipv4() { MAX_DATAGRAM_V4 } else { MAX_DATAGRAM_V6 })
+    }
+}

@@ -1,0 +1,59 @@
+//! What came of a flight, and what each of its passengers gets.
+
+use super::Miss;
+use crate::metrics::AnsweredBy;
+use crate::server::responder::Sent;
+use crate::wire::{Answer, Flags, Kind, Query, Rcode, Reply, Terms};
+
+/// What came of a flight.
+pub(super) enum Landing {
+    Answer {
+        answer: Answer,
+        ttl: Option<u32>,
+    },
+    /// Nobody here can read it, but it is the answer.
+    Opaque(Vec<u8>),
+    Failed(Rcode),
+}
+
+/// Writes what `landing` means for `miss`: its answer, or the stale one it brought along.
+pub(super) fn write(
+    out: &mut [u8],
+    query: &Query<'_>,
+    miss: &Miss,
+    landing: &Landing,
+    limit: usize,
+) -> (usize, Sent) {
+    let sent = |rcode, by| Sent { rcode, by, duration_ns: 0 };
+    if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
+        miss.zone.miss_shard.cache_served_stale();
+        let terms = Terms { ttl: Some(0), authoritative: true };
+        let len = Reply::from_answer(out, query, stale.answer(), terms, limit);
+        return (len, sent(stale.answer().rcode(), AnsweredBy::Cache));
+    }
+    match landing {
+        Landing::Answer { answer, ttl } => {
+            let terms = Terms { ttl: *ttl, authoritative: false };
+            let len = Reply::from_answer(out, query, answer, terms, limit);
+            (len, sent(answer.rcode(), AnsweredBy::Forward))
+        }
+        Landing::Opaque(response) => {
+            let len = Reply::opaque(out, query, response, limit);
+            (len, sent(Flags::of(out).rcode(), AnsweredBy::Forward))
+        }
+        Landing::Failed(rcode) => (Reply::error(out, query, *rcode), sent(*rcode, AnsweredBy::Server)),
+    }
+}
+
+impl Landing {
+    /// Whether a stale answer is better: anything but NOERROR and NXDOMAIN (CoreDNS's `verify`).
+    fn is_failure(&self) -> bool {
+        match self {
+            Landing::Answer { answer, .. } => {
+                !matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) || answer.kind() == Kind::Other
+            }
+            Landing::Opaque(_) => false,
+            Landing::Failed(_) => true,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+# Debian packages by purpose, and how to install those that are missing. Sourced, not run.
+
+# A linker and a C compiler, for the TLS library.
+BUILD_PACKAGES='gcc libc6-dev'
+# What `deploy/try.sh --hold` suggests to use.
+TRY_PACKAGES='iproute2 bind9-dnsutils conntrack curl'
+# Peers and tools the suites run against.
+TEST_PACKAGES='bind9-dnsutils conntrack iproute2 iptables knot-dnsutils nftables nsd procps unbound util-linux'
+
+install_packages() {
+    missing=
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    echo "installing:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # The DNS servers among them are for the suites; none is to start on this machine's port 53.
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then policy=; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"; fi
+    status=0
+    # shellcheck disable=SC2086
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null || status=$?
+    [ -z "$policy" ] || rm -f "$policy"
+    return "$status"
+}
