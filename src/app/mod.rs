@@ -163,11 +163,8 @@ impl Running {
                 _ = signals.reload.recv() => self.reload(true),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.quit.recv() => {
-                    self.host.release();
-                    self.host.remove_link();
-                    return Ok(0);
-                }
+                // No grace: what is on the node is undone by the drop.
+                _ = signals.quit.recv() => return Ok(0),
             }
         }
         tokio::select! {

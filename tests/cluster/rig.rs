@@ -187,12 +187,6 @@ impl Rig {
         answer.is_ok_and(|answer| answer.code() == ResponseCode::NoError)
     }
 
-    /// Whether the pod gets an answer for `name` at the link-local address, however late.
-    pub fn pod_asks(&self, name: &str) -> bool {
-        let answer = ask(self.cluster.pod(), NODE_LOCAL.into(), name, Transport::Udp, PATIENCE);
-        answer.is_ok_and(|answer| answer.code() == ResponseCode::NoError)
-    }
-
     /// Both families' iptables rules, as `iptables-save` prints them.
     pub fn iptables_rules(&self) -> Vec<String> {
         let saved = self.node("iptables-save; ip6tables-save");
