@@ -51,8 +51,9 @@ impl Environment for Machine<'_> {
     }
 }
 
-fuzz_target!(|input: (&str, &str)| {
-    let (base, imported) = input;
+// The template, and after a NUL the file it may import.
+fuzz_target!(|input: &str| {
+    let (base, imported) = input.split_once('\0').unwrap_or((input, "cache 30\n"));
     let options = Options {
         corefile: "/etc/Corefile".into(),
         base: Some("/base/Corefile.base".into()),
