@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::metrics::{Counter, Registry, names};
 use crate::node::{self, Config, Event, Node, Reconciler};
 
-/// Link and rules of this process.
+/// Link and rules of this process. What was not undone before is undone on drop, so that a failed
+/// start or an impatient operator leaves nothing behind either.
 pub struct Host {
     registry: Registry,
     interval: Duration,
@@ -83,7 +84,7 @@ impl Host {
     }
 
     /// Takes the link away. Call [`Host::release`] first.
-    pub fn remove_link(mut self) {
+    pub fn remove_link(&mut self) {
         let State::Idle(mut node) = std::mem::replace(&mut self.state, State::Gone) else {
             return;
         };
@@ -92,6 +93,13 @@ impl Host {
         {
             report(&self.registry, &error);
         }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.release();
+        self.remove_link();
     }
 }
 

@@ -40,6 +40,7 @@ const EXIT_INTERRUPTED: i32 = 2;
 /// Serves until a signal ends it. The result is the process's exit status.
 pub fn serve(args: &Args) -> Result<i32> {
     let _log = logging::start().context("cannot start the log")?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         // Listened to before there is anything that a signal would leave behind.
@@ -49,6 +50,16 @@ pub fn serve(args: &Args) -> Result<i32> {
             Err(exit) => Ok(exit),
         }
     })
+}
+
+/// Each TCP client is a file. The soft limit is often 1024 only for the sake of `select`, which nothing
+/// here uses.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Not being allowed to leaves the limit as it was, and `accept` copes.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Everything that runs.
@@ -152,11 +163,8 @@ impl Running {
                 _ = signals.reload.recv() => self.reload(true),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.quit.recv() => {
-                    self.host.release();
-                    self.host.remove_link();
-                    return Ok(0);
-                }
+                // No grace: what is on the node is undone by the drop.
+                _ = signals.quit.recv() => return Ok(0),
             }
         }
         tokio::select! {

@@ -20,7 +20,7 @@ use crate::forward;
 use crate::metrics::Registry;
 use crate::server::zones::Zones;
 use crate::server::{
-    MISS_QUEUE, Miss, Misses, Streams, UdpThread, UdpWorker, Wake, probe_for_loop, thread_name,
+    MISS_QUEUE, Miss, Misses, Streams, Timeouts, UdpThread, UdpWorker, Wake, probe_for_loop, thread_name,
 };
 use crate::sockets::{Listen, Role, Sockets};
 
@@ -37,6 +37,7 @@ pub struct Worker {
     wake: Wake,
     plan: Option<Plan>,
     udp: BTreeMap<Listen, (UdpThread, Arc<ArcSwap<Zones>>)>,
+    streams: Rc<Streams>,
     tcp: BTreeMap<SocketAddr, (JoinHandle<()>, Arc<ArcSwap<Zones>>)>,
     probes: Vec<JoinHandle<()>>,
 }
@@ -67,6 +68,7 @@ impl Worker {
         Ok(Worker {
             registry: registry.clone(),
             upstream_metrics: Rc::new(UpstreamMetrics::new(registry)),
+            streams: Streams::new(misses.clone(), Clock::system(), Timeouts::default(), registry),
             misses,
             queue,
             wake: Wake::install()?,
@@ -88,6 +90,7 @@ impl Worker {
     /// batch. Addresses that are gone are served to the last query in their sockets.
     pub fn apply(&mut self, plan: Plan, sockets: &Sockets) -> Result<(), ApplyError> {
         self.misses.set_upstreams(plan.upstreams());
+        self.set_timeouts(plan.timeouts);
         let listens = plan.listens();
         for listen in &listens {
             let started = match listen.role {
@@ -106,6 +109,13 @@ impl Worker {
         Ok(())
     }
 
+    /// Open connections keep the time-outs they were accepted with.
+    fn set_timeouts(&mut self, timeouts: Timeouts) {
+        if self.streams.timeouts() != timeouts {
+            self.streams = Streams::new(self.misses.clone(), Clock::system(), timeouts, &self.registry);
+        }
+    }
+
     fn serve_udp(&mut self, plan: &Plan, listen: Listen, sockets: &Sockets) -> io::Result<()> {
         let name = thread_name(listen.address, listen.index);
         let zones = Arc::new(plan.zones(listen.address, &name, &self.registry));
@@ -122,22 +132,20 @@ impl Worker {
 
     fn serve_tcp(&mut self, plan: &Plan, address: SocketAddr, sockets: &Sockets) -> io::Result<()> {
         let zones = Arc::new(plan.zones(address, MISS_WRITER, &self.registry));
-        let same_timeouts = self.plan.as_ref().is_some_and(|old| old.timeouts == plan.timeouts);
-        match self.tcp.remove(&address) {
-            Some((task, served)) if same_timeouts => {
-                served.store(zones);
-                self.tcp.insert(address, (task, served));
-                return Ok(());
+        // Open connections look for their zones where they always did; only the acceptor is a new one,
+        // and who waits to be accepted waits in the socket.
+        let place = match self.tcp.remove(&address) {
+            Some((acceptor, place)) => {
+                acceptor.abort();
+                place.store(zones);
+                place
             }
-            Some((task, _)) => task.abort(),
-            None => {}
-        }
+            None => Arc::new(ArcSwap::new(zones)),
+        };
         let listener = sockets.tcp(&Listen { role: Role::DnsTcp, address, index: 0 })?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let zones = Arc::new(ArcSwap::new(zones));
-        let streams = Streams::new(self.misses.clone(), Clock::system(), plan.timeouts, &self.registry);
-        let task = tokio::task::spawn_local(streams.serve(listener, zones.clone()));
-        self.tcp.insert(address, (task, zones));
+        let acceptor = tokio::task::spawn_local(self.streams.clone().serve(listener, place.clone()));
+        self.tcp.insert(address, (acceptor, place));
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use socket2::SockRef;
 use tokio::sync::oneshot;
 
 use super::zone::{self, Answer, Client};
@@ -90,6 +91,9 @@ impl Drop for KubeDns {
 fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let udp = UdpSocket::bind(address)?;
     let tcp = TcpListener::bind(address)?;
+    // hickory-server writes length and message apart: with Nagle's algorithm the second waits for an
+    // acknowledgement that may be delayed by 40 ms. Accepted connections inherit the option.
+    SockRef::from(&tcp).set_tcp_nodelay(true)?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok((udp, tcp))

@@ -7,9 +7,10 @@
 use std::fs;
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, State};
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -34,6 +35,10 @@ pub const NODE_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
 const SUBNET: u8 = 24;
 /// Prefix length of a lone address.
 const HOST: u8 = 32;
+
+/// The longest wait for links to carry packets; the demonstration shows what is wrong if they do not.
+const ACTIVATION: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Joins the three namespaces as the picture above shows, with forwarding on in the node.
 pub(super) fn connect(node: &Namespace, pod: &Namespace, kube_dns: &Namespace) -> Result<(), DemoError> {
@@ -67,6 +72,9 @@ pub(super) fn connect(node: &Namespace, pod: &Namespace, kube_dns: &Namespace) -
         links.neighbour_route(NODE, "eth0").await?;
         links.default_route(NODE).await
     })?;
+    configure(node, async |links| links.carry(&["cni0", "veth-pod", "veth-dns"]).await)?;
+    configure(pod, async |links| links.carry(&["eth0"]).await)?;
+    configure(kube_dns, async |links| links.carry(&["eth0"]).await)?;
     node.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?
         .map_err(DemoError::io("switch IP forwarding on"))
 }
@@ -87,7 +95,7 @@ where
 {
     let open = DemoError::io("open a netlink socket");
     namespace.run(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 let (connection, handle, _) = rtnetlink::new_connection().map_err(open)?;
@@ -145,11 +153,28 @@ impl Links {
         added.map_err(refused(format!("route through {gateway}")))
     }
 
+    /// Waits until packets pass. The kernel activates links that came up at most once a second, and
+    /// until then drops what is sent on them.
+    async fn carry(&self, names: &[&str]) -> Result<(), DemoError> {
+        let up = LinkAttribute::OperState(State::Up);
+        let deadline = Instant::now() + ACTIVATION;
+        for name in names {
+            while !self.find(name).await?.attributes.contains(&up) && Instant::now() < deadline {
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn index(&self, name: &str) -> Result<u32, DemoError> {
+        Ok(self.find(name).await?.header.index)
+    }
+
+    async fn find(&self, name: &str) -> Result<LinkMessage, DemoError> {
         let mut links = self.0.link().get().match_name(name.to_owned()).execute();
         let refused = refused(format!("find link {name}"));
         match links.try_next().await {
-            Ok(Some(link)) => Ok(link.header.index),
+            Ok(Some(link)) => Ok(link),
             Ok(None) => Err(refused(rtnetlink::Error::RequestFailed)),
             Err(error) => Err(refused(error)),
         }

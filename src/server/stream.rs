@@ -36,7 +36,7 @@ const MAX_QUERY: usize = 4096;
 /// Pause after `accept` failed, as it does while file descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What all connections share.
+/// What all connections share, on whatever address.
 pub struct Streams {
     misses: Rc<Misses>,
     clock: Clock,
@@ -61,6 +61,11 @@ impl Streams {
             refused: registry.counter(&names::TCP_REFUSED, []),
             scratch: RefCell::new(vec![0; MAX_MESSAGE]),
         })
+    }
+
+    /// The time-outs of its connections.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
     /// Accepts connections until the task is dropped. Connections live on.

@@ -157,11 +157,17 @@ impl std::fmt::Debug for Answer {
 
 /// Gives an error reply without a question, as RFC 1035 §4.1.1 lets servers send it, its question
 /// back. `None`: it has one.
+///
+/// Any record but an OPT might point to a name, and names move.
 fn restore_question(message: &[u8], question: &[u8]) -> Result<Option<Vec<u8>>, Unscannable> {
     let header = message.first_chunk::<HEADER>().ok_or(Unscannable::Malformed)?;
     match header[4..] {
         [0, 1, ..] => Ok(None),
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] if Flags::of(message).rcode() != Rcode::NOERROR => {
+        [0, 0, 0, 0, 0, 0, 0, additionals @ 0..=1] if Flags::of(message).rcode() != Rcode::NOERROR => {
+            let rtype = Record::at(message, HEADER).map(|record| record.rtype);
+            if additionals == 1 && rtype != Some(record_type::OPT) {
+                return Err(Unscannable::Malformed);
+            }
             let mut restored = Vec::with_capacity(message.len() + question.len());
             restored.extend_from_slice(header);
             restored[5] = 1;

@@ -226,6 +226,16 @@ fn an_error_without_question_gets_it_back() {
 }
 
 #[test]
+fn an_error_without_question_but_with_a_record_is_left_alone() {
+    let asked = query_octets("a.test.", None);
+    // NS data that points to the owner, which the question would push away.
+    let record = [0, 0, 2, 0, 1, 0, 0, 0, 9, 0, 2, 0xc0, 12];
+    let message = [&[0, 0, 0x80, 2, 0, 0, 0, 0, 0, 0, 0, 1][..], &record].concat();
+    let question = Query::parse(&asked).unwrap().question();
+    assert_eq!(Answer::scan(&message, question).unwrap_err(), Unscannable::Malformed);
+}
+
+#[test]
 fn a_reply_has_the_clients_id_spelling_and_ttl() {
     let asked = query_octets("a.test.", None);
     let (answer, _) = scan(

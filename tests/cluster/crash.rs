@@ -120,7 +120,7 @@ fn leave_as_node_cache(rig: &Rig) {
     for address in ADDRESSES {
         rig.node(&format!("ip address add {address}/32 dev nodelocaldns"));
         let (skip, allow) = ("NodeLocal DNS Cache: skip conntrack", "NodeLocal DNS Cache: allow DNS traffic");
-        let mut rule = |table: &str, chain: &str, matches: &str, target: &str, comment: &str| {
+        let rule = |table: &str, chain: &str, matches: &str, target: &str, comment: &str| {
             rig.node(&format!(
                 "iptables -w -t {table} -I {chain} 1 {matches} -j {target} -m comment --comment '{comment}'"
             ));

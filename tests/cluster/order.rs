@@ -1,1 +1,156 @@
-//! todo
+//! Rules are there only while somebody answers, and `/ready` says yes only once they are.
+//!
+//! A rule without a listener is a black hole for the ClusterIP, so this is looked at in a tight loop
+//! from another thread while the program starts and ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use doorstep::demo::network::{KUBE_DNS_VIP, NODE_LOCAL};
+use doorstep::demo::notrack_rules;
+
+use hickory_proto::op::ResponseCode;
+
+use super::rig::{ADDRESSES, PATIENCE, Rig, TRANSPORTS, ask};
+
+/// More than an answer from the cache takes on a busy machine, a part of what queries in flight draw the
+/// end out by: rules must be gone well before the listener.
+const PROMPT: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Looks at all.
+    looks: usize,
+    /// Looks that met rules.
+    with_rules: usize,
+    /// Questions that got no answer although rules were there before and after.
+    unanswered: Vec<Duration>,
+    /// Looks at which `/ready` said yes before there were rules.
+    ready_early: usize,
+}
+
+fn has_rules(rig: &Rig) -> bool {
+    notrack_rules(rig.cluster.node()).expect("a listing").rules > 0
+}
+
+/// Looks on until `done`.
+fn watch(rig: &Rig, starting: bool, done: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    let start = Instant::now();
+    while !done.load(Ordering::Relaxed) && start.elapsed() < LONGEST {
+        seen.looks += 1;
+        // Asked first: rules that come in between make no difference to a wrong yes.
+        if starting && rig.is_ready() && !has_rules(rig) {
+            seen.ready_early += 1;
+        }
+        let at = start.elapsed();
+        if !has_rules(rig) {
+            continue;
+        }
+        seen.with_rules += 1;
+        for server in ADDRESSES {
+            if !rig.pod_is_answered(server, PROMPT) && has_rules(rig) {
+                seen.unanswered.push(at);
+            }
+        }
+    }
+    seen
+}
+
+/// What is seen while `action` runs.
+fn during<T>(rig: &Rig, starting: bool, action: impl FnOnce() -> T) -> (T, Seen) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(rig, starting, &done));
+        let result = action();
+        done.store(true, Ordering::Relaxed);
+        (result, watcher.join().expect("no panic"))
+    })
+}
+
+/// Slow lookups of the pod, by both transports at both addresses; the results are whether it was answered.
+fn in_flight(rig: &Rig) -> impl Iterator<Item = impl FnOnce() -> bool> {
+    let ways = ADDRESSES.into_iter().flat_map(|server| TRANSPORTS.map(|transport| (server, transport)));
+    ways.enumerate().map(move |(count, (server, transport))| {
+        move || {
+            let name = format!("slow-700.{count}.cluster.local.");
+            let answer = ask(rig.cluster.pod(), server.into(), &name, transport, PATIENCE);
+            answer.is_ok_and(|answer| answer.code() == ResponseCode::NoError)
+        }
+    })
+}
+
+fn rules_come_after_the_listener_and_go_before_it(backend: &str) {
+    let rig = Rig::new(&format!("order{}", &backend[..3]));
+    let (daemon, started) = during(&rig, true, || {
+        let daemon = rig.serve(&["-rules-backend", backend]);
+        thread::sleep(Duration::from_millis(50));
+        daemon
+    });
+    assert_eq!((started.unanswered.len(), started.ready_early), (0, 0), "{started:?}\n{}", daemon.log());
+    assert!(started.with_rules > 0 && started.with_rules < started.looks, "{started:?}");
+
+    let (answered, stopped) = during(&rig, false, || {
+        thread::scope(|scope| {
+            let asked: Vec<_> = in_flight(&rig).map(|ask| scope.spawn(ask)).collect();
+            thread::sleep(Duration::from_millis(200));
+            daemon.stop();
+            asked.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
+        })
+    });
+    assert_eq!(answered, [true; 4], "queries in flight, UDP and TCP at {ADDRESSES:?}");
+    assert!(stopped.unanswered.is_empty() && stopped.with_rules > 0, "{stopped:?}");
+    assert!(!has_rules(&rig) && !rig.is_ready());
+}
+
+#[test]
+fn nftables_rules_come_after_the_listener_and_go_before_it() {
+    rules_come_after_the_listener_and_go_before_it("nftables");
+}
+
+#[test]
+fn iptables_rules_come_after_the_listener_and_go_before_it() {
+    rules_come_after_the_listener_and_go_before_it("iptables");
+}
+
+/// A pod that asks the ClusterIP all the while notices neither the start nor the end.
+#[test]
+fn a_pod_at_the_cluster_ip_notices_neither_start_nor_end() {
+    for backend in ["nftables", "iptables"] {
+        let rig = Rig::new(&format!("quiet{}", &backend[..3]));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let pod = scope.spawn(|| {
+                let mut asked = 0;
+                while !done.load(Ordering::Relaxed) {
+                    assert!(rig.pod_is_answered(KUBE_DNS_VIP, PROMPT), "query {asked} with {backend}");
+                    asked += 1;
+                }
+                asked
+            });
+            for _ in 0..3 {
+                let daemon = rig.serve(&["-rules-backend", backend]);
+                assert!(rig.pod_is_answered(NODE_LOCAL, PROMPT));
+                daemon.stop();
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(pod.join().expect("every query answered") > 20);
+        });
+    }
+}
+
+/// A start that cannot get its port sets nothing up.
+#[test]
+fn a_taken_port_ends_the_start_before_anything_is_set_up() {
+    let rig = Rig::new("taken");
+    rig.node("ip address add 10.96.0.10/32 dev lo");
+    let taken = rig.cluster.node().run(|| std::net::UdpSocket::bind((KUBE_DNS_VIP, 53)));
+    let _taken = taken.expect("entered").expect("a socket");
+    let before = rig.listing();
+    let mut daemon = rig.start(&[]);
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(daemon.log().contains("cannot listen on udp 10.96.0.10:53"), "{}", daemon.log());
+    assert_eq!(rig.listing(), before);
+}

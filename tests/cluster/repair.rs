@@ -120,3 +120,26 @@ fn a_fight_over_the_link_is_won_in_the_end() {
     daemon.stop();
     assert_eq!(rig.listing(), before);
 }
+
+/// Two at once, as when a DaemonSet is rolled out with a surge: the end of the first takes link and rules
+/// from under the second, which puts them back.
+#[test]
+fn a_second_one_beside_it_repairs_what_the_end_of_the_first_takes_away() {
+    for backend in ["nftables", "iptables"] {
+        let rig = Rig::new(&format!("two{}", &backend[..3]));
+        let before = rig.listing();
+        let first = rig.serve(&["-rules-backend", backend]);
+        let second = rig.serve(&["-rules-backend", backend]);
+        rig.everybody_resolves();
+        first.stop();
+        let whole = || {
+            let rules =
+                if backend == "nftables" { rig.has_table() } else { rig.commented_rules().len() == 24 };
+            rules && link_is_whole(&rig, "nodelocaldns")
+        };
+        assert!(eventually(SOON, whole), "{backend}: {:?}", rig.listing());
+        rig.everybody_resolves();
+        second.stop();
+        assert_eq!(rig.listing(), before, "{backend}");
+    }
+}

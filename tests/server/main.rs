@@ -27,6 +27,7 @@ mod addresses;
 mod counters;
 mod edns;
 mod flights;
+mod stub;
 mod tcp;
 mod tcp_limits;
 mod transparency;
