@@ -294,6 +294,7 @@ fn nftables_leaves_the_ruleset_as_it_was() {
         assert_ne!(run("nft list ruleset"), before);
         assert!(node.teardown().is_empty());
         assert_eq!(run("nft list ruleset"), before);
+        node.ensure_link().unwrap();
         assert_eq!(node.install_rules().unwrap(), 36);
     });
 }
@@ -612,7 +613,7 @@ fn no_conntrack_entry_with_the_rules_and_one_without() {
 fn a_firewall_that_drops_gets_iptables_rules_that_let_dns_through() {
     isolated(|| {
         run("iptables -P INPUT DROP; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT");
-        let mut node = Node::new(config(None, &[V4]));
+        let mut node = node_on_lo(config(None, &[V4]));
         node.ensure_link().unwrap();
         assert!(echo(ip(V4), 53).is_err());
         node.install_rules().unwrap();
@@ -628,11 +629,11 @@ fn a_firewall_that_drops_gets_iptables_rules_that_let_dns_through() {
 #[test]
 fn leftover_iptables_rules_go_once_nftables_carries_the_rules() {
     isolated(|| {
-        Node::new(legacy(&[V4, V6])).install_rules().unwrap();
+        node_on_lo(legacy(&[V4, V6])).install_rules().unwrap();
         run("iptables -A INPUT -s 192.0.2.0/24 -j DROP
              iptables -t raw -A OUTPUT -d 192.0.2.9 -j NOTRACK \
                  -m comment --comment 'NodeLocal DNS Cache: of another version'");
-        let mut node = Node::new(config(None, &[V4]));
+        let mut node = node_on_lo(config(None, &[V4]));
         node.install_rules().unwrap();
         assert_eq!(node.backend(), Some(Backend::Nftables));
         assert_eq!(iptables_rules_alone(), ["-A INPUT -s 192.0.2.0/24 -j DROP"]);
@@ -642,10 +643,10 @@ fn leftover_iptables_rules_go_once_nftables_carries_the_rules() {
 #[test]
 fn a_leftover_table_goes_once_iptables_carries_the_rules() {
     isolated(|| {
-        let mut old = Node::new(nft(&[V4])).without_owner_flag();
+        let mut old = node_on_lo(nft(&[V4])).without_owner_flag();
         old.install_rules().unwrap();
         drop(old);
-        Node::new(legacy(&[V4])).install_rules().unwrap();
+        assert_eq!(node_on_lo(legacy(&[V4])).install_rules().unwrap(), 12);
         assert!(!run("nft list tables").contains("nodelocaldns"));
     });
 }
@@ -685,7 +686,7 @@ fn the_teardown_command_removes_everything_that_anybody_left() {
 #[test]
 fn rules_go_even_when_the_link_cannot() {
     isolated(|| {
-        let mut node = Node::new(nft(&[V4]));
+        let mut node = node_on_lo(nft(&[V4]));
         node.install_rules().unwrap();
         // `lo` cannot be deleted.
         let mut config = nft(&[V4]);
@@ -774,7 +775,7 @@ fn a_held_xtables_lock_is_told_apart() {
     isolated(|| {
         let lock = std::fs::File::create("/run/xtables.lock").unwrap();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let mut node = Node::new(legacy(&[V4]));
+        let mut node = node_on_lo(legacy(&[V4]));
         let error = node.install_rules().unwrap_err();
         assert_eq!(error.error_type(), "iptables_lock", "{error}");
         drop(lock);
@@ -787,7 +788,8 @@ fn an_address_that_is_not_here_or_not_served_gets_no_rule() {
     for backend in [Backend::Nftables, Backend::Iptables] {
         isolated(move || {
             let mut node = Node::new(config(Some(backend), &[V4, VIP]));
-            assert_eq!(node.install_rules().unwrap(), usize::from(backend == Backend::Nftables));
+            assert_eq!(node.install_rules().unwrap(), 0);
+            assert!(!run("nft list tables").contains("nodelocaldns"));
             run(&format!("ip address add {V4} dev lo; ip address add {VIP} dev lo"));
             assert_eq!(node.install_rules().unwrap(), 24);
             node.serve(&[ip(V4)]);

@@ -5,12 +5,13 @@
 //! address hands out its pods when connections open, and new pods should get their share.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
 use super::dial::{Dial, Stream};
@@ -20,10 +21,10 @@ use super::random::Random;
 
 /// Connections in ordinary use.
 const MAX_CONNECTIONS: usize = 4;
-/// Connections in all, when some do not answer.
-const MAX_TOTAL: usize = 8;
-/// Queries in flight on the least loaded connection that call for another one.
-const SPREAD_AT: usize = 4;
+/// Connections in all, when some do not answer: each slow name takes one, as CoreDNS answers in order.
+const MAX_TOTAL: usize = 32;
+/// How long a query waits for a connection of its own before it goes behind others.
+const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The age at which a connection is replaced, a quarter more or less.
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// A connection that owes an answer and is silent for this long is given up.
@@ -66,7 +67,7 @@ pub(super) struct Pool {
     /// Whether a connect is under way: there is never more than one.
     connecting: Cell<bool>,
     /// Who waits for it.
-    waiters: RefCell<Vec<oneshot::Sender<Outcome>>>,
+    waiters: RefCell<VecDeque<oneshot::Sender<Outcome>>>,
     pace: Pace,
 }
 
@@ -93,26 +94,38 @@ impl Pool {
         })
     }
 
-    /// A connection to send one query on: the least loaded one, or a new one.
+    /// A connection to send one query on: an unused one, a new one, or the least loaded one.
     ///
     /// One whose peer has been silent for `patience` although it owes an answer is avoided.
     pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration) -> Outcome {
         let now = Instant::now();
         self.prune(now);
-        if let Some(connection) = self.choose(need, patience, now) {
-            if self.wants_another(&connection, now) {
-                self.connect(now);
-            }
-            self.metrics.connection_reused(self.to, self.protocol);
-            return Ok(connection);
+        let Some(best) = self.choose(need, patience, now) else {
+            return self.acquire_new(now).await;
+        };
+        if best.is_aged(now) && self.pace.refusal(now).is_none() {
+            self.connect(now);
         }
+        if best.load() > 0
+            && self.may_spread(now)
+            && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
+        {
+            return Ok(another);
+        }
+        self.metrics.connection_reused(self.to, self.protocol);
+        // What was best may have become busier, or closed, in the meantime.
+        Ok(self.choose(need, patience, Instant::now()).unwrap_or(best))
+    }
+
+    /// Waits for a connect, starting it if need be.
+    async fn acquire_new(self: &Rc<Pool>, now: Instant) -> Outcome {
         if !self.connecting.get()
             && let Some(unconnected) = self.pace.refusal(now)
         {
             return Err(unconnected);
         }
         let (sender, outcome) = oneshot::channel();
-        self.waiters.borrow_mut().push(sender);
+        self.waiters.borrow_mut().push_back(sender);
         self.connect(now);
         self.metrics.connection_opened(self.to, self.protocol);
         outcome.await.unwrap_or_else(|_| {
@@ -151,10 +164,9 @@ impl Pool {
         (!stalled || !room).then(|| Rc::clone(best))
     }
 
-    fn wants_another(&self, best: &Connection, now: Instant) -> bool {
-        let crowded = best.load() >= SPREAD_AT;
-        let spread = crowded && self.connections.borrow().len() < MAX_CONNECTIONS;
-        (spread || best.is_aged(now)) && self.pace.refusal(now).is_none()
+    /// Whether one more connection may be opened although there is one to use.
+    fn may_spread(&self, now: Instant) -> bool {
+        self.connections.borrow().len() < MAX_CONNECTIONS && self.pace.refusal(now).is_none()
     }
 
     /// Starts a connect unless one is under way. It goes on when the query that wanted it is gone.
@@ -172,18 +184,37 @@ impl Pool {
         });
     }
 
-    fn connected(&self, outcome: Result<Box<dyn Stream>, Failure>, started: Instant) {
+    fn connected(self: &Rc<Pool>, outcome: Result<Box<dyn Stream>, Failure>, started: Instant) {
         self.connecting.set(false);
-        let outcome = match outcome {
+        match outcome {
             Ok(stream) => {
                 self.pace.succeeded(started.elapsed());
-                Ok(self.add(stream))
+                let connection = self.add(stream);
+                self.hand_out(&connection);
             }
-            Err(failure) => Err(self.pace.failed(failure, Instant::now())),
-        };
-        for waiter in self.waiters.take() {
-            // A waiter that is gone has been cancelled.
-            let _ = waiter.send(outcome.clone());
+            Err(failure) => {
+                let unconnected = self.pace.failed(failure, Instant::now());
+                for waiter in self.waiters.take() {
+                    // A waiter that is gone has been cancelled.
+                    let _ = waiter.send(Err(unconnected.clone()));
+                }
+            }
+        }
+    }
+
+    /// Gives a new connection to the first who waits, and to the others too unless there is to be
+    /// another one for them.
+    fn hand_out(self: &Rc<Pool>, connection: &Rc<Connection>) {
+        let more = self.connections.borrow().len() < MAX_CONNECTIONS;
+        loop {
+            let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
+            let taken = waiter.send(Ok(Rc::clone(connection))).is_ok();
+            if taken && more {
+                break;
+            }
+        }
+        if !self.waiters.borrow().is_empty() {
+            self.connect(Instant::now());
         }
     }
 

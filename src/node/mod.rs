@@ -228,7 +228,9 @@ impl Node {
                         none.insert(opened)
                     }
                 };
-                table.install(&rules).map_err(Error::Nftables)
+                let changed =
+                    if wanted.is_empty() { table.remove().map(usize::from) } else { table.install(&rules) };
+                changed.map_err(Error::Nftables)
             }
         }
     }
