@@ -40,6 +40,14 @@ fn legacy(addresses: &[&str]) -> Config {
     config(Some(Backend::Iptables), addresses)
 }
 
+/// A node whose addresses are there already, for tests of rules alone.
+fn node_on_lo(config: Config) -> Node {
+    for ip in &config.local_ips {
+        run(&format!("ip address replace {ip} dev lo"));
+    }
+    Node::new(config)
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -266,7 +274,7 @@ fn an_unusable_name_is_an_error_that_says_so() {
 #[test]
 fn the_nftables_table_reads_well() {
     isolated(|| {
-        let mut node = Node::new(nft(&[V4]));
+        let mut node = node_on_lo(nft(&[V4]));
         assert_eq!(node.install_rules().unwrap(), 12);
         let listed = run("nft list table inet nodelocaldns");
         let listed = listed.lines().filter(|line| !line.contains("progname"));
@@ -320,12 +328,12 @@ fn iptables_leaves_the_rules_as_they_were() {
 #[test]
 fn iptables_rules_are_node_caches_byte_for_byte() {
     let ours = isolated(|| {
-        let mut node = Node::new(legacy(&[V4]));
+        let mut node = node_on_lo(legacy(&[V4]));
         assert_eq!(node.install_rules().unwrap(), 12);
         let saved = run("(iptables-save -t raw; iptables-save -t filter) | grep ^-A");
         insta::assert_snapshot!(saved);
         run("iptables -F; iptables -t raw -F");
-        let mut node = Node::new(legacy(&[V4, VIP]));
+        let mut node = node_on_lo(legacy(&[V4, VIP]));
         assert_eq!(node.install_rules().unwrap(), 24);
         iptables_rules_alone()
     });
@@ -366,7 +374,7 @@ fn iptables_rules_are_node_caches_byte_for_byte() {
 #[test]
 fn iptables_repairs_only_what_is_missing() {
     isolated(|| {
-        let mut node = Node::new(legacy(&[V4, V6]));
+        let mut node = node_on_lo(legacy(&[V4, V6]));
         node.install_rules().unwrap();
         let full = iptables_rules_alone();
         run("iptables -t raw -D PREROUTING 1; ip6tables -D INPUT 2");
@@ -383,7 +391,7 @@ fn iptables_repairs_only_what_is_missing() {
 #[test]
 fn a_flush_of_iptables_is_repaired_promptly() {
     isolated(|| {
-        let mut node = Node::new(legacy(&[V4]));
+        let mut node = node_on_lo(legacy(&[V4]));
         node.install_rules().unwrap();
         let (sender, events) = channel();
         // The legacy tables announce nothing: there it is up to the interval.
@@ -472,7 +480,7 @@ fn notifications_lost_in_an_overflow_are_made_up_for() {
 #[test]
 fn an_owned_table_withstands_and_a_plain_one_is_repaired() {
     isolated(|| {
-        let mut node = Node::new(nft(&[V4]));
+        let mut node = node_on_lo(nft(&[V4]));
         node.install_rules().unwrap();
         let listed = run("nft list table inet nodelocaldns");
         assert!(listed.contains("owner"), "{listed}");
@@ -482,7 +490,7 @@ fn an_owned_table_withstands_and_a_plain_one_is_repaired() {
         assert_eq!(run("nft list table inet nodelocaldns"), listed);
     });
     isolated(|| {
-        let mut node = Node::new(nft(&[V4])).without_owner_flag();
+        let mut node = node_on_lo(nft(&[V4])).without_owner_flag();
         node.install_rules().unwrap();
         let (reconciler, events) = spawn(node);
         run("nft delete table inet nodelocaldns");
@@ -500,7 +508,7 @@ fn an_owned_table_withstands_and_a_plain_one_is_repaired() {
 #[test]
 fn the_kernel_removes_an_owned_table_with_its_socket() {
     isolated(|| {
-        let mut node = Node::new(nft(&[V4]));
+        let mut node = node_on_lo(nft(&[V4]));
         node.install_rules().unwrap();
         assert!(run("nft list tables").contains("nodelocaldns"));
         drop(node);
@@ -511,12 +519,12 @@ fn the_kernel_removes_an_owned_table_with_its_socket() {
 #[test]
 fn a_successor_keeps_the_table_by_its_socket() {
     isolated(|| {
-        let mut old = Node::new(nft(&[V4]));
+        let mut old = node_on_lo(nft(&[V4]));
         old.install_rules().unwrap();
         let socket = old.lease().unwrap().try_clone_to_owned().unwrap();
         drop(old);
         assert!(run("nft list tables").contains("nodelocaldns"));
-        let mut new = Node::new(nft(&[V4, VIP]));
+        let mut new = node_on_lo(nft(&[V4, VIP]));
         new.adopt_lease(socket).unwrap();
         assert_eq!(new.install_rules().unwrap(), 12, "the second address' rules");
         assert!(new.remove_rules().unwrap());
@@ -527,14 +535,14 @@ fn a_successor_keeps_the_table_by_its_socket() {
 #[test]
 fn a_table_of_another_process_is_left_to_it() {
     isolated(|| {
-        let mut first = Node::new(nft(&[V4]));
+        let mut first = node_on_lo(nft(&[V4]));
         first.install_rules().unwrap();
-        let mut second = Node::new(nft(&[V4]));
+        let mut second = node_on_lo(nft(&[V4]));
         assert_eq!(second.install_rules().unwrap(), 0);
         assert!(!second.remove_rules().unwrap());
         assert!(run("nft list tables").contains("nodelocaldns"));
         // Other rules: not without taking the first one's away.
-        let error = Node::new(nft(&[VIP])).install_rules().unwrap_err();
+        let error = node_on_lo(nft(&[VIP])).install_rules().unwrap_err();
         assert_eq!(error.error_type(), "iptables");
         assert_eq!(teardown(&nft(&[V4])).len(), 1);
         // Once the first is gone the second takes over, although nothing announces it.
@@ -550,22 +558,22 @@ fn a_table_of_another_process_is_left_to_it() {
 #[test]
 fn a_table_left_by_a_crash_is_replaced() {
     isolated(|| {
-        let mut crashed = Node::new(nft(&[V4, VIP])).without_owner_flag();
+        let mut crashed = node_on_lo(nft(&[V4, VIP])).without_owner_flag();
         crashed.install_rules().unwrap();
         drop(crashed);
         run("nft add rule inet nodelocaldns filter_input tcp dport 1 drop");
-        let mut node = Node::new(nft(&[V4]));
+        let mut node = node_on_lo(nft(&[V4]));
         assert!(node.install_rules().unwrap() > 0);
         let listed = run("nft list table inet nodelocaldns");
         assert!(listed.contains("owner") && !listed.contains("drop") && !listed.contains(VIP));
         assert!(node.reconcile().is_none());
     });
     isolated(|| {
-        let mut crashed = Node::new(nft(&[V4])).without_owner_flag();
+        let mut crashed = node_on_lo(nft(&[V4])).without_owner_flag();
         crashed.install_rules().unwrap();
         drop(crashed);
         // The same rules, but nobody's: they must become ours.
-        let mut node = Node::new(nft(&[V4]));
+        let mut node = node_on_lo(nft(&[V4]));
         node.install_rules().unwrap();
         drop(node);
         table_ends();
@@ -772,4 +780,21 @@ fn a_held_xtables_lock_is_told_apart() {
         drop(lock);
         assert_eq!(node.install_rules().unwrap(), 12);
     });
+}
+
+#[test]
+fn an_address_that_is_not_here_or_not_served_gets_no_rule() {
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        isolated(move || {
+            let mut node = Node::new(config(Some(backend), &[V4, VIP]));
+            assert_eq!(node.install_rules().unwrap(), usize::from(backend == Backend::Nftables));
+            run(&format!("ip address add {V4} dev lo; ip address add {VIP} dev lo"));
+            assert_eq!(node.install_rules().unwrap(), 24);
+            node.serve(&[ip(V4)]);
+            assert_eq!(node.install_rules().unwrap(), 12);
+            let listing = run("iptables-save; nft list ruleset");
+            assert!(listing.contains(V4) && !listing.contains(VIP), "{listing}");
+            assert!(node.teardown().is_empty());
+        });
+    }
 }

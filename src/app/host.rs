@@ -1,5 +1,6 @@
 //! The node's state while the worker serves: link before, rules once it answers, both watched.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,18 +42,13 @@ impl Host {
         }
     }
 
-    /// Installs the rules and begins to watch. Only to be called once the worker answers.
-    pub fn intercept(&mut self) {
-        let State::Idle(mut node) = std::mem::replace(&mut self.state, State::Gone) else {
-            return;
-        };
-        match node.install_rules() {
-            Ok(_) => {
-                if let Some(backend) = node.backend() {
-                    tracing::info!("rules are in place through {backend:?}");
-                }
-            }
-            Err(error) => report(&self.registry, &error),
+    /// Sees to it that there are rules for exactly those local addresses that are in `served`, and
+    /// watches over them. Only to be called with addresses that a thread answers on.
+    pub fn intercept(&mut self, served: &[IpAddr]) {
+        let Some(mut node) = self.unwatched() else { return };
+        node.serve(served);
+        if let Err(error) = node.install_rules() {
+            report(&self.registry, &error);
         }
         let registry = self.registry.clone();
         let repairs = |kind| registry.counter(&names::DRIFT_REPAIRS, [kind]);
@@ -67,14 +63,18 @@ impl Host {
         };
     }
 
+    /// The node, with the watch joined: a repair in progress would put back what is about to go.
+    fn unwatched(&mut self) -> Option<Node> {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Watched(reconciler) => Some(reconciler.stop()),
+            State::Idle(node) => Some(node),
+            State::Gone => None,
+        }
+    }
+
     /// Takes the rules away, so that kube-proxy's path serves again, while everything still answers.
     pub fn release(&mut self) {
-        let mut node = match std::mem::replace(&mut self.state, State::Gone) {
-            // Joined first: a repair in progress would put the rules back.
-            State::Watched(reconciler) => reconciler.stop(),
-            State::Idle(node) => node,
-            State::Gone => return,
-        };
+        let Some(mut node) = self.unwatched() else { return };
         if !self.keep
             && let Err(error) = node.remove_rules()
         {

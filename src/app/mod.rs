@@ -1,7 +1,7 @@
 //! The wiring: flags and configuration to a serving process, and back to nothing.
 //!
 //! ```text
-//! start   load ─► bind ─► link ─► worker answers ─► rules ─► ready
+//! start   load ─► bind ─► link ─► threads answer ─► rules ─► ready
 //! reload  load ─► bind what is new ─► swap zones ─► leave what is old
 //! stop    rules ─► in-flight queries ─► link
 //! ```
@@ -14,9 +14,8 @@ mod upstream_metrics;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,8 +30,9 @@ use crate::ready::{Latch, Ready};
 use crate::sockets::{BindError, Listen, Role, Sockets};
 use environment::NodeEnvironment;
 use host::Host;
+use plan::Plan;
 use reload::Reloader;
-use worker::{Worker, answers};
+use worker::Worker;
 
 /// A second signal, or one that asks for no grace, ends the process with this.
 const EXIT_INTERRUPTED: i32 = 2;
@@ -130,23 +130,14 @@ async fn start(args: &Args) -> Result<Result<Running, i32>> {
     worker.apply(plan, &sockets)?;
     let reloader = Reloader::new(args, watch, &config, &registry);
     let mut running = Running { args: args.clone(), config, sockets, worker, host, admin, reloader };
-    running.intercept(latch).await;
+    running.announce_readiness(latch);
     Ok(Ok(running))
 }
 
 impl Running {
-    /// Waits until every address answers; then rules, pidfile, ready.
-    async fn intercept(&mut self, latch: Latch) {
-        let local = |address: &SocketAddr| {
-            address.ip().is_unspecified() || self.args.local_ips.contains(&address.ip())
-        };
-        for address in self.worker.addresses().into_iter().filter(local) {
-            let target = reachable(address);
-            if !answers(target, Duration::from_secs(1)).await {
-                tracing::warn!("{target} does not answer yet: is the address on this node?");
-            }
-        }
-        self.host.intercept();
+    /// Every address answers: rules, pidfile, ready.
+    fn announce_readiness(&mut self, latch: Latch) {
+        self.host.intercept(&self.served(&self.worker.addresses()));
         if let Some(path) = &self.args.pid_file
             && let Err(error) = std::fs::write(path, std::process::id().to_string())
         {
@@ -154,6 +145,18 @@ impl Running {
         }
         drop(latch);
         tracing::info!("doorstep {} serves", env!("CARGO_PKG_VERSION"));
+    }
+
+    /// Those of `-localip` that a listener on one of `addresses` answers on, at the rules' port.
+    fn served(&self, addresses: &[SocketAddr]) -> Vec<IpAddr> {
+        let serves = |ip: IpAddr| {
+            move |address: &&SocketAddr| {
+                let everywhere = address.ip().is_unspecified() && address.is_ipv4() == ip.is_ipv4();
+                address.port() == self.args.dns_port && (everywhere || address.ip() == ip)
+            }
+        };
+        let listened = |ip: &&IpAddr| addresses.iter().any(|address| serves(**ip)(&address));
+        self.args.local_ips.iter().filter(listened).copied().collect()
     }
 
     async fn run(mut self, mut signals: Signals) -> Result<i32> {
@@ -193,7 +196,7 @@ impl Running {
         if let Err(errors) = self.sockets.bind(&listens) {
             anyhow::bail!("{}", errors.iter().map(BindError::to_string).collect::<Vec<_>>().join("; "));
         }
-        self.worker.apply(plan, &self.sockets)?;
+        self.replace(plan)?;
         self.admin.replace(endpoints(&self.args, config, &self.sockets)?)?;
         let metrics = self.args.metrics_addresses.iter().map(|address| http(*address));
         self.sockets.retain(&listens.into_iter().chain(metrics).collect::<Vec<_>>());
@@ -201,6 +204,22 @@ impl Running {
         logging::set_debug(config.debug);
         config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
         config.omitted.iter().for_each(|line| tracing::error!("{line}"));
+        Ok(())
+    }
+
+    /// Serves `plan`. Rules of addresses that it leaves go before their listeners, and rules of new
+    /// ones come after.
+    fn replace(&mut self, plan: Plan) -> Result<()> {
+        let (old, new) = (self.worker.addresses(), plan.addresses());
+        let (before, after) = (self.served(&old), self.served(&new));
+        let staying: Vec<IpAddr> = before.iter().filter(|ip| after.contains(ip)).copied().collect();
+        if staying != before {
+            self.host.intercept(&staying);
+        }
+        self.worker.apply(plan, &self.sockets)?;
+        if after != staying {
+            self.host.intercept(&after);
+        }
         Ok(())
     }
 
@@ -311,13 +330,4 @@ fn endpoints(args: &Args, config: &Config, sockets: &Sockets) -> io::Result<Vec<
     }
     let endpoint = |(address, serves)| Ok(Endpoint { listener: sockets.tcp(&http(address))?, serves });
     wanted.into_iter().map(endpoint).collect()
-}
-
-/// Where a listener on a wildcard address can be asked.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match (address.ip().is_unspecified(), address.is_ipv4()) {
-        (false, _) => address,
-        (true, true) => ([127, 0, 0, 1], address.port()).into(),
-        (true, false) => ([0, 0, 0, 0, 0, 0, 0, 1], address.port()).into(),
-    }
 }

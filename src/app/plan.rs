@@ -78,9 +78,10 @@ impl Plan {
     }
 
     /// Every address DNS is served on.
-    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
+    pub fn addresses(&self) -> Vec<SocketAddr> {
         let zones = self.blocks.iter().flat_map(|planned| &planned.config.zones);
-        zones.flat_map(|(_, addresses)| addresses).copied().filter(is_supported).collect()
+        let addresses = zones.flat_map(|(_, addresses)| addresses).copied().filter(is_supported);
+        addresses.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The DNS sockets to have.

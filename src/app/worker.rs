@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::plan::{MISS_WRITER, Plan};
 use super::upstream_metrics::UpstreamMetrics;
@@ -167,9 +167,9 @@ impl Worker {
         }
     }
 
-    /// Addresses served over UDP, to ask whether they answer.
+    /// Addresses that threads answer on.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.plan.as_ref().map(|plan| plan.addresses().into_iter().collect()).unwrap_or_default()
+        self.plan.as_ref().map(Plan::addresses).unwrap_or_default()
     }
 
     /// Takes no more queries in, answers those that are, and ends.
@@ -191,23 +191,4 @@ impl Worker {
     fn is_busy(&self) -> bool {
         self.misses.waiting() > 0 || self.queue.capacity() < MISS_QUEUE
     }
-}
-
-/// Whether somebody answers DNS over UDP on `address`.
-///
-/// The question has an opcode nobody serves, so that the answer comes from the thread itself and
-/// needs no upstream; any reply with the right id counts.
-pub async fn answers(address: SocketAddr, patience: Duration) -> bool {
-    const STATUS: [u8; 12] = [0x64, 0x73, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let ask = async {
-        let any: SocketAddr =
-            if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = tokio::net::UdpSocket::bind(any).await?;
-        socket.connect(address).await?;
-        socket.send(&STATUS).await?;
-        let mut reply = [0; 512];
-        let len = socket.recv(&mut reply).await?;
-        io::Result::Ok(reply[..len].starts_with(&STATUS[..2]))
-    };
-    matches!(timeout(patience, ask).await, Ok(Ok(true)))
 }

@@ -26,6 +26,7 @@ pub mod nftables;
 mod reconcile;
 pub mod rules;
 
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -47,7 +48,8 @@ use rules::RuleSet;
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    rules: RuleSet,
+    /// Addresses that a listener answers on; only for these are there rules.
+    served: Vec<IpAddr>,
     link: Link,
     backend: Option<Backend>,
     table: Option<Table>,
@@ -60,7 +62,7 @@ impl Node {
     /// The state that `config` asks for; nothing is read or done yet.
     pub fn new(config: Config) -> Node {
         Node {
-            rules: RuleSet::new(&config),
+            served: config.local_ips.clone(),
             link: Link::new(&config.interface, &config.local_ips),
             backend: None,
             table: None,
@@ -107,8 +109,16 @@ impl Node {
         self.link.ensure()
     }
 
+    /// Says which of the local addresses a listener answers on: all, unless told otherwise.
+    pub fn serve(&mut self, addresses: &[IpAddr]) {
+        self.served = self.config.local_ips.iter().filter(|ip| addresses.contains(ip)).copied().collect();
+    }
+
     /// Installs the rules that are missing and from now on keeps them. Returns how many were missing.
     /// Without `-setupiptables` nothing happens.
+    ///
+    /// Only addresses that are served and are on this node get rules: a rule for any other would send
+    /// its packets past DNAT to nobody.
     ///
     /// The first time, the backend is chosen, and what another backend left goes once ours are in.
     pub fn install_rules(&mut self) -> Result<usize, Error> {
@@ -156,7 +166,8 @@ impl Node {
         match (self.backend, &mut self.table) {
             (Some(Backend::Nftables), Some(table)) => table.remove().map_err(Error::Nftables),
             (Some(Backend::Iptables), _) => {
-                iptables::remove(&self.rules).map(|count| count > 0).map_err(Error::Iptables)
+                let all = RuleSet::new(&self.config);
+                iptables::remove(&all).map(|count| count > 0).map_err(Error::Iptables)
             }
             _ => Ok(false),
         }
@@ -201,8 +212,14 @@ impl Node {
     }
 
     fn write_rules(&mut self) -> Result<usize, Error> {
+        let (wanted, unwanted): (Vec<IpAddr>, Vec<IpAddr>) =
+            self.config.local_ips.iter().partition(|ip| self.served.contains(ip) && is_on_this_node(**ip));
+        let rules = RuleSet::of(&self.config, &wanted);
         match self.backend {
-            Some(Backend::Iptables) => Ok(iptables::install(&self.rules)?),
+            Some(Backend::Iptables) => {
+                let removed = iptables::remove(&RuleSet::of(&self.config, &unwanted))?;
+                Ok(removed + iptables::install(&rules)?)
+            }
             _ => {
                 let table = match &mut self.table {
                     Some(table) => table,
@@ -211,7 +228,7 @@ impl Node {
                         none.insert(opened)
                     }
                 };
-                table.install(&self.rules).map_err(Error::Nftables)
+                table.install(&rules).map_err(Error::Nftables)
             }
         }
     }
@@ -225,6 +242,11 @@ impl Node {
     fn scope(&self) -> Scope<'_> {
         Scope { link: self.link.name(), index: self.link.index(), backend: self.backend }
     }
+}
+
+/// Whether a socket could be bound to `ip`, which without `IP_FREEBIND` takes a local address.
+fn is_on_this_node(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Removes whatever Doorstep or node-cache may have left on the node, whoever set it up: rules of

@@ -80,8 +80,13 @@ pub struct RuleSet(Vec<Rule>);
 impl RuleSet {
     /// The twelve rules per local address of `config`.
     pub fn new(config: &Config) -> RuleSet {
+        RuleSet::of(config, &config.local_ips)
+    }
+
+    /// The twelve rules per address of `addresses`.
+    pub fn of(config: &Config, addresses: &[IpAddr]) -> RuleSet {
         let per_address = |&address| for_address(address, config.dns_port, config.health_port);
-        RuleSet(config.local_ips.iter().flat_map(per_address).collect())
+        RuleSet(addresses.iter().flat_map(per_address).collect())
     }
 
     /// The rules, in node-cache's order.

@@ -50,7 +50,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Answers `packet`; the reply goes to the front of `out`, which has room for [`MAX_MESSAGE`].
+    /// Answers `packet`; the reply goes to the front of `out`, which has room for a message of any length.
     #[inline]
     pub fn answer(
         &mut self,

@@ -64,7 +64,8 @@ struct Running {
 }
 
 impl UdpWorker {
-    /// Starts the thread, which counts in `registry` as the writer `name`.
+    /// Starts the thread, which counts in `registry` as the writer `name`, and waits until it is about to
+    /// receive.
     pub fn spawn(self, name: &str, registry: &Registry) -> io::Result<UdpThread> {
         let batch = Batch::new(&self.socket)?;
         let dropped = |reason| registry.counter_of(name, &names::DROPPED, [reason]);
@@ -80,10 +81,14 @@ impl UdpWorker {
         let stopped = stop.clone();
         let mut running =
             Running { worker: self, responder: Responder::default(), counters, batches: 0, hit_ns: 0 };
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .stack_size(STACK)
-            .spawn(move || running.run(batch, &stopped))?;
+        let (started, starts) = std::sync::mpsc::channel();
+        let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
+            // Nobody waits any more only if this is the last thing the process does.
+            let _ = started.send(());
+            running.run(batch, &stopped);
+        })?;
+        // An error means that the thread is gone, which joining it will tell.
+        let _ = starts.recv();
         Ok(UdpThread { stop, thread })
     }
 }

@@ -33,8 +33,8 @@ fn answered_and_untracked(rig: &Rig) {
     assert_eq!(misses, QueryCounts { udp: 0, tcp: 3 }, "a miss goes up over TCP, however it came");
 
     // The kubelet's probe of the health port is spared too.
-    let probe = format!("curl -sf --max-time 5 http://{NODE_LOCAL}:8080/health");
-    assert_eq!(rig.node(&probe), "OK");
+    let health = rig.http_at(NODE_LOCAL, 8080, "/health").expect("a listener");
+    assert_eq!(health, (200, "OK".to_owned()));
 
     assert_eq!(clients_entries(rig), []);
     let table = rig.node("conntrack -L");

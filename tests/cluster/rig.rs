@@ -137,7 +137,12 @@ impl Rig {
 
     /// Status and body of a page on the node.
     pub fn http(&self, port: u16, path: &str) -> io::Result<(u16, String)> {
-        let fetch = || http((Ipv4Addr::LOCALHOST, port).into(), path);
+        self.http_at(Ipv4Addr::LOCALHOST, port, path)
+    }
+
+    /// The same at one of its addresses.
+    pub fn http_at(&self, address: Ipv4Addr, port: u16, path: &str) -> io::Result<(u16, String)> {
+        let fetch = || http((address, port).into(), path);
         self.cluster.node().run(fetch).expect("entered")
     }
 

@@ -37,15 +37,16 @@ impl Udp {
     #[track_caller]
     pub fn expect_silence(&self) {
         self.0.set_read_timeout(Some(SILENCE)).unwrap();
-        assert_eq!(self.try_receive(), None, "an answer to what must not be answered");
+        let answer = self.try_receive().ok();
+        assert_eq!(answer, None, "an answer to what must not be answered");
         self.0.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 
-    fn try_receive(&self) -> Option<Vec<u8>> {
+    fn try_receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; 65535];
-        let length = self.0.recv(&mut buffer).ok()?;
+        let length = self.0.recv(&mut buffer)?;
         buffer.truncate(length);
-        Some(buffer)
+        Ok(buffer)
     }
 }
 

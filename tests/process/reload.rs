@@ -1,6 +1,7 @@
 //! A changed Corefile, by signal and by itself.
 
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -97,8 +98,12 @@ fn listeners_come_and_go_with_their_addresses() {
     }
     reload(&server, &block(second), 3);
     assert_eq!(udp(second, &ask("a.test")).rcode(), 0);
+    let refused = |address| {
+        let error = TcpStream::connect(address).err();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
     for gone in [first, health(first)] {
-        assert!(wait(super::client::PATIENCE, || TcpStream::connect(gone).is_err()), "{gone} is still there");
+        assert!(wait(Duration::from_secs(2), || refused(gone)), "{gone} is still there");
     }
     let left = std::net::UdpSocket::bind(first);
     assert!(left.is_ok(), "the UDP socket is still there");
