@@ -202,19 +202,26 @@ impl Pool {
         }
     }
 
-    /// Gives a new connection to the first who waits, and to the others too unless there is to be
-    /// another one for them.
+    /// Gives a new connection to the first who waits. The others get one each, too, as far as there may
+    /// be more; the rest share what there is.
     fn hand_out(self: &Rc<Pool>, connection: &Rc<Connection>) {
-        let more = self.connections.borrow().len() < MAX_CONNECTIONS;
-        loop {
-            let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
-            let taken = waiter.send(Ok(Rc::clone(connection))).is_ok();
-            if taken && more {
-                break;
+        if self.connections.borrow().len() < MAX_CONNECTIONS {
+            loop {
+                let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
+                // A waiter that is gone has been cancelled.
+                if waiter.send(Ok(Rc::clone(connection))).is_ok() {
+                    break;
+                }
             }
+            if !self.waiters.borrow().is_empty() {
+                self.connect(Instant::now());
+            }
+            return;
         }
-        if !self.waiters.borrow().is_empty() {
-            self.connect(Instant::now());
+        // The newest first: it is the one that nobody uses yet.
+        let connections = self.connections.borrow();
+        for (waiter, connection) in self.waiters.take().into_iter().zip(connections.iter().rev().cycle()) {
+            let _ = waiter.send(Ok(Rc::clone(connection)));
         }
     }
 

@@ -164,7 +164,8 @@ impl Reply {
         Some(HEADER)
     }
 
-    /// Passes on a response nobody here can walk, with only the client's id and question put in.
+    /// Passes on a response nobody here can walk, with only the client's id and question put in; an OPT
+    /// in it cannot be found, and so stays.
     ///
     /// Too long for the client, it becomes header and question with TC, so that the client asks again
     /// over TCP. Shorter than its question, it is no response at all and becomes SERVFAIL.
