@@ -109,7 +109,9 @@ impl CliError {
     fn usage(message: impl Into<String>) -> CliError {
         let message = message.into();
         CliError {
-            message: format!("doorstep: {message}\nRun `doorstep -help` for every flag."),
+            message: format!(
+                "doorstep: {message}\n\nUsage: doorstep [FLAGS] [SUBCOMMAND]\n`doorstep -help` lists them all."
+            ),
             exit_code: EXIT_USAGE,
         }
     }

@@ -25,8 +25,10 @@ enum State {
 impl Host {
     /// Wants what `config` says; `keep`: leave it at the end (`-skipteardown`).
     pub fn new(config: Config, keep: bool, registry: &Registry) -> Host {
-        say_what_is_missing(&config);
         let interval = config.sync_interval;
+        if !may_change_the_node(&config, registry) {
+            return Host { registry: registry.clone(), interval, keep, state: State::Gone };
+        }
         let node = Node::new(config);
         // With the owner flag the kernel would take the rules away when this process ends.
         let node = if keep { node.without_owner_flag() } else { node };
@@ -103,14 +105,22 @@ impl Drop for Host {
     }
 }
 
-/// Without a capability things go on as far as they can, and it is said how far.
-fn say_what_is_missing(config: &Config) {
+/// Says which capabilities are missing and what works without them; whether the node's state can be
+/// set up at all.
+fn may_change_the_node(config: &Config, registry: &Registry) -> bool {
     if !config.setup_interface && !config.setup_rules {
-        return;
+        return true;
     }
-    for capability in node::missing_capabilities() {
+    let missing = node::missing_capabilities();
+    for capability in &missing {
         tracing::warn!("{capability} is missing: {}", node::capability_consequence(capability));
     }
+    let may = !missing.contains(&"CAP_NET_ADMIN");
+    let failed = [(config.setup_interface, "interface_add"), (config.setup_rules, "iptables")];
+    for (_, error_type) in failed.iter().filter(|(wanted, _)| *wanted && !may) {
+        registry.counter(&names::SETUP_ERRORS, [error_type]).inc();
+    }
+    may
 }
 
 fn note(registry: &Registry, counters: &[Arc<Counter>; 3], event: &Event) {
