@@ -7,6 +7,11 @@ TRY_PACKAGES='iproute2 bind9-dnsutils conntrack curl'
 # Peers and tools the suites run against.
 TEST_PACKAGES='bind9-dnsutils conntrack iproute2 iptables knot-dnsutils nftables nsd procps unbound util-linux'
 
+# What boots a stock kernel in tests/vm.
+VM_PACKAGES='binutils busybox-static conntrack cpio iproute2 iptables kmod nftables qemu-system-x86'
+# The fuzzing engine is C++.
+FUZZ_PACKAGES='g++'
+
 install_packages() {
     missing=
     for package in "$@"; do

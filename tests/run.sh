@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs every suite.  Needs Debian, root (network namespaces, netfilter) and a Rust toolchain; installs
-# the rest.
+# Runs every suite, then the guest of tests/vm; with arguments, only what `cargo test` makes of them.
+# Needs Debian, root (network namespaces, netfilter) and a Rust toolchain; installs the rest.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/packages.sh
 install_packages $BUILD_PACKAGES $TEST_PACKAGES
-exec cargo test --locked "$@"
+cargo test --locked "$@"
+[ $# -gt 0 ] || tests/vm/run
