@@ -15,9 +15,10 @@ use tokio::net::UdpSocket;
 use tokio::task::coop::consume_budget;
 
 use super::error::{Failure, Operation, Reason};
-use super::message::{self, HEADER};
+use super::message;
 use super::metrics::Protocol;
 use super::random::Random;
+use crate::wire::HEADER;
 
 /// Sockets open at once towards one upstream.
 const MAX_SOCKETS: usize = 2048;

@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::message::{self, HEADER};
+use super::message;
+use crate::wire::HEADER;
 
 /// Octets asked of the stream per read.
 const READ: usize = 4096;

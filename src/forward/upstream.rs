@@ -16,11 +16,12 @@ use super::dial::{Dial, dialer};
 use super::error::{Error, Failure, Operation, Reason};
 use super::health::{Health, HealthState};
 use super::latency::Latency;
-use super::message::{self, HEADER, Query};
+use super::message::{self, Query};
 use super::metrics::{Metrics, Protocol};
 use super::pool::{Need, Pool, Unconnected};
 use super::random::Random;
 use super::tls;
+use crate::wire::HEADER;
 
 /// Messages one upstream gets for one client query, at most.
 pub(super) const MAX_ATTEMPTS: u8 = 2;

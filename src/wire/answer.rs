@@ -2,7 +2,7 @@
 
 use super::edns::Edns;
 use super::header::{Flags, HEADER, Opcode, Rcode, Record, record_type, u16_at, u32_at};
-use super::query::question_end;
+use super::query::{question_end, same_question};
 
 /// Most records one message may have to be kept; more are passed on and not cached.
 const MAX_RECORDS: usize = 4096;
@@ -90,7 +90,7 @@ impl Answer {
         let with_question = restore_question(message, question)?;
         let message = with_question.as_deref().unwrap_or(message);
         let question_end = question_end(message).ok_or(Unscannable::Malformed)?;
-        if !message[HEADER..question_end].eq_ignore_ascii_case(question) {
+        if !same_question(&message[HEADER..question_end], question) {
             return Err(Unscannable::Mismatch);
         }
         let walk = Walk::over(message, question_end)?;

@@ -18,7 +18,7 @@ pub use edns::Edns;
 pub use header::{Flags, HEADER, Opcode, Rcode, record_type};
 pub use key::{BuildKeyHasher, Key, KeyHasher, StoredKey};
 pub use name::{MAX_NAME, Name, NameError, write_text};
-pub use query::{Query, Rejected};
+pub use query::{Query, Rejected, same_question};
 pub use reply::{Reply, Terms};
 
 /// Longest message over TCP (RFC 1035 §4.2.2).

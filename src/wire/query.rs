@@ -152,6 +152,16 @@ impl<'p> Query<'p> {
             && !matches!(self.qtype(), record_type::IXFR | record_type::AXFR)
     }
 
+    /// The message without its OPT.
+    pub fn without_opt(&self) -> Vec<u8> {
+        let mut message = [&self.packet[..self.opt.0], &self.packet[self.opt.1..self.end]].concat();
+        if self.edns.is_some() {
+            let additionals = u16_at(&message, 10).unwrap_or(1) - 1;
+            message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
+        }
+        message
+    }
+
     /// The message to send upstream: the same question and records, an OPT of our own, id zero.
     ///
     /// EDNS is hop by hop (RFC 6891 §6.1.1): cookies, client subnet, keepalive and padding of the
@@ -160,17 +170,28 @@ impl<'p> Query<'p> {
     /// ask.
     pub fn upstream_message(&self, udp_size: u16) -> Vec<u8> {
         let kept = self.flags().0 & (Flags::OPCODE | Flags::RD | Flags::CD);
-        let mut message = Vec::with_capacity(self.end + Edns::LEN);
-        message.extend_from_slice(&[0, 0]);
-        message.extend_from_slice(&(kept | Flags::AD).to_be_bytes());
-        message.extend_from_slice(&self.packet[4..self.opt.0]);
-        message.extend_from_slice(&self.packet[self.opt.1..self.end]);
-        let own = u16::from(self.edns.is_none());
-        let additionals = u16_at(&message, 10).unwrap_or(0) + own;
+        let mut message = self.without_opt();
+        message[..2].fill(0);
+        message[2..4].copy_from_slice(&(kept | Flags::AD).to_be_bytes());
+        let additionals = u16_at(&message, 10).unwrap_or(0) + 1;
         message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
         Edns { udp_size, version: 0, dnssec_ok: self.dnssec_ok() }.append(0, &mut message);
         message
     }
+}
+
+/// Whether two questions are the same: name, without regard to case, type and class.
+///
+/// Type and class are numbers whose octets may look like letters (65 and 97 are `A` and `a`); the
+/// length octets of a name never do.
+#[inline]
+pub fn same_question(one: &[u8], other: &[u8]) -> bool {
+    let (Some((one, one_fixed)), Some((other, other_fixed))) =
+        (one.split_last_chunk::<4>(), other.split_last_chunk::<4>())
+    else {
+        return false;
+    };
+    one_fixed == other_fixed && one.eq_ignore_ascii_case(other)
 }
 
 /// Offset after the first question of `packet`, whose name must be uncompressed.

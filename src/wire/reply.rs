@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::edns::Edns;
 use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
-use super::query::{Query, Rejected};
+use super::query::{Query, Rejected, same_question};
 
 /// Writes replies into a buffer.
 ///
@@ -172,7 +172,7 @@ impl Reply {
     pub fn opaque(out: &mut [u8], query: &Query<'_>, response: &[u8], limit: usize) -> usize {
         let question = query.question();
         let head = HEADER + question.len();
-        if response.len() < head || !response[HEADER..head].eq_ignore_ascii_case(question) {
+        if response.len() < head || !same_question(&response[HEADER..head], question) {
             return Reply::error(out, query, Rcode::SERVFAIL);
         }
         if response.len() > limit {

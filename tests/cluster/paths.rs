@@ -139,7 +139,7 @@ fn ipv6_is_served_beside_ipv4_and_untracked() {
         entries.iter().filter(|entry| entry.involves(server)).count()
     };
     for backend in ["nftables", "iptables", "none"] {
-        let rig = Rig::new("six");
+        let rig = Rig::new(&format!("six{}", &backend[..3]));
         // IPv6 is only tracked where some rule asks for it.
         rig.node("ip6tables -A INPUT -m conntrack --ctstate NEW");
         let before = rig.listing();
