@@ -25,6 +25,7 @@ mod upstream;
 mod acceptance;
 mod addresses;
 mod counters;
+mod dig;
 mod edns;
 mod flights;
 mod stub;
