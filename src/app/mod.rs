@@ -274,7 +274,7 @@ fn refuse(error: &LoadError) -> i32 {
 fn announce(args: &Args, config: &Config) {
     logging::set_debug(config.debug);
     if !args.quiet {
-        for line in crate::config::describe(config).lines() {
+        for line in crate::config::describe(config).lines().filter(|line| !line.is_empty()) {
             tracing::info!("{line}");
         }
     }
