@@ -36,6 +36,8 @@ fn dig_gets_answers_over_udp_and_tcp() {
         assert_eq!(dig(&format!("+short {transport} host.dig.test A")), "192.0.2.7\n");
         assert_eq!(dig(&format!("+short {transport} host.dig.test AAAA")), "2001:db8::7\n");
         assert_eq!(dig(&format!("+short {transport} text.dig.test TXT")), "\"one; two\"\n");
+        let whole = dig(&format!("{transport} host.dig.test"));
+        assert!(whole.contains("status: NOERROR") && whole.contains("ANSWER: 1,"), "{whole}");
         let none = dig(&format!("{transport} none.dig.test"));
         assert!(none.contains("status: NXDOMAIN") && none.contains("SOA"), "{none}");
     }
