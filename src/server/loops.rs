@@ -31,6 +31,7 @@ pub async fn probe(block: Arc<Block>, zone: Name, address: SocketAddr, registry:
     let gauge = registry.gauge(&names::LOOP_DETECTED, [&zone.to_string()]);
     gauge.set(0);
     for _ in 0..TRIES {
+        guard.start_probe();
         let answered = matches!(timeout(PATIENCE, ask(guard, address)).await, Ok(Ok(())));
         if guard.is_looping() {
             gauge.set(1);

@@ -59,7 +59,7 @@ pub struct Block {
 pub struct LoopGuard {
     /// The probes' name.
     pub probe: Name,
-    /// Times it came in.
+    /// Times it came in since the last one was sent.
     pub seen: AtomicU32,
     /// A loop was found: this block forwards nothing.
     pub looping: AtomicBool,
@@ -68,6 +68,12 @@ pub struct LoopGuard {
 impl LoopGuard {
     /// Sightings that can be the probes' own.
     const HARMLESS: u32 = 2;
+
+    /// Another probe is about to be sent. Only what comes back of one and the same is a loop: while an
+    /// upstream is silent, our own repetitions must not add up to one.
+    pub fn start_probe(&self) {
+        self.seen.store(0, Relaxed);
+    }
 
     /// Takes note of a query for `name`, folded wire octets, and says whether it is a probe.
     pub fn notices(&self, name: &[u8], qtype: u16) -> bool {
