@@ -114,6 +114,13 @@ impl Sockets {
     }
 }
 
+/// Whether there is any point in listening on `address`. What names no address means both wildcards;
+/// on a kernel without IPv6 (`ipv6.disable=1`) it means the one there is.
+pub fn is_supported(address: &SocketAddr) -> bool {
+    let optional = address.is_ipv6() && address.ip().is_unspecified();
+    !optional || std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
     // Best effort: a smaller buffer only means less room for bursts.

@@ -27,7 +27,7 @@ use crate::config::{Config, LoadError, Watch};
 use crate::logging;
 use crate::metrics::{Registry, names};
 use crate::ready::{Latch, Ready};
-use crate::sockets::{BindError, Listen, Role, Sockets};
+use crate::sockets::{BindError, Listen, Role, Sockets, is_supported};
 use environment::NodeEnvironment;
 use host::Host;
 use plan::Plan;
@@ -309,7 +309,7 @@ fn http(address: SocketAddr) -> Listen {
 }
 
 fn http_listens(config: &Config) -> Vec<Listen> {
-    config.admin.listeners().into_keys().map(http).collect()
+    config.admin.listeners().into_keys().filter(is_supported).map(http).collect()
 }
 
 /// node-cache's own metrics port. As there, it does not keep DNS from being served.
@@ -329,5 +329,5 @@ fn endpoints(args: &Args, config: &Config, sockets: &Sockets) -> io::Result<Vec<
         }
     }
     let endpoint = |(address, serves)| Ok(Endpoint { listener: sockets.tcp(&http(address))?, serves });
-    wanted.into_iter().map(endpoint).collect()
+    wanted.into_iter().filter(|(address, _)| is_supported(address)).map(endpoint).collect()
 }

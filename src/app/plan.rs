@@ -12,7 +12,7 @@ use crate::forward::{self, Chain};
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
 use crate::server::{self, ErrorLog, QueryLogger, Resolve, Timeouts, probe_name};
-use crate::sockets::{Listen, Role};
+use crate::sockets::{Listen, Role, is_supported};
 use crate::wire::Name;
 
 /// The writer under which the thread of misses and TCP counts.
@@ -225,11 +225,4 @@ fn server_label(address: SocketAddr) -> String {
         return format!("dns://:{}", address.port());
     }
     format!("dns://{address}")
-}
-
-/// A block without `bind` listens on both wildcards, on kernels without IPv6 (`ipv6.disable=1`) on
-/// the one there is.
-fn is_supported(address: &SocketAddr) -> bool {
-    let optional = address.is_ipv6() && address.ip().is_unspecified();
-    !optional || std::path::Path::new("/proc/net/if_inet6").exists()
 }
