@@ -1,6 +1,7 @@
 //! A configuration, made into what serves it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +28,17 @@ pub struct Plan {
     _gauges: Vec<Registration>,
 }
 
+/// Why a configuration cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A certificate or key of an upstream.
+    #[error(transparent)]
+    Upstream(#[from] forward::Error),
+    /// There is no address space for a cache.
+    #[error("memory for the cache: {0}")]
+    Cache(#[source] io::Error),
+}
+
 struct PlannedBlock {
     config: server::Block,
     block: Arc<Block>,
@@ -51,7 +63,7 @@ impl Plan {
         previous: Option<&Plan>,
         registry: &Registry,
         upstream_metrics: &Rc<dyn forward::Metrics>,
-    ) -> Result<Plan, forward::Error> {
+    ) -> Result<Plan, PlanError> {
         let first_id = previous.and_then(Plan::last_id).map_or(0, |id| id + 1);
         let mut blocks = Vec::new();
         for (id, block) in (first_id..).zip(&config.server.blocks) {
@@ -61,7 +73,7 @@ impl Plan {
                 Some(old) => old.chain.clone(),
                 None => Rc::new(Chain::new(&block.forwards, upstream_metrics.clone())?),
             };
-            let runtime = Arc::new(new_block(BlockId(id), block, old));
+            let runtime = Arc::new(new_block(BlockId(id), block, old).map_err(PlanError::Cache)?);
             blocks.push(PlannedBlock { config: block.clone(), block: runtime, chain });
         }
         let gauges = show(&blocks, registry);
@@ -157,15 +169,16 @@ impl PlannedBlock {
     }
 }
 
-fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) -> Block {
+fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) -> io::Result<Block> {
     let old_cache = old.and_then(|old| old.block.cache.clone());
-    let cache = config.cache.as_ref().map(|wanted| match old_cache {
-        Some(cache) if cache.config() == wanted => cache,
-        _ => Arc::new(Cache::new(wanted.clone())),
-    });
+    let cache = match (&config.cache, old_cache) {
+        (Some(wanted), Some(cache)) if cache.config() == wanted => Some(cache),
+        (Some(wanted), _) => Some(Arc::new(Cache::new(wanted.clone())?)),
+        (None, _) => None,
+    };
     let probe = config.zones.first().filter(|_| config.detect_loops);
     let probe = probe.and_then(|(zone, _)| probe_name(zone, crate::clock::nanoseconds() ^ id.0 << 48));
-    Block {
+    Ok(Block {
         id,
         cache,
         bufsize: config.bufsize,
@@ -177,7 +190,7 @@ fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) ->
             looping: AtomicBool::new(false),
         }),
         empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
-    }
+    })
 }
 
 /// Gauges that describe `blocks`.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::plan::{MISS_WRITER, Plan};
+use super::plan::{MISS_WRITER, Plan, PlanError};
 use super::upstream_metrics::UpstreamMetrics;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -45,9 +45,9 @@ pub struct Worker {
 /// Why a configuration could not be taken up. What served before still does.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// A certificate or key of an upstream.
-    #[error("{0}")]
-    Upstream(#[from] forward::Error),
+    /// No plan could be made.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// A thread or task could not be started.
     #[error("cannot serve {0}: {1}")]
     Start(SocketAddr, io::Error),

@@ -10,22 +10,22 @@
 //! on), while between an answer and a real denial the newer one stands.
 
 mod config;
-mod entry;
+mod eviction;
 mod policy;
-mod store;
+mod region;
+mod table;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::io;
 
 pub use config::{Config, Prefetch, ServeStale, StaleMode, StoreConfig};
-pub use entry::Entry;
 use policy::Facts;
 pub use policy::Store;
 
 use crate::clock::Moment;
-use crate::wire::{Answer, Flags, Key, Kind, Lifetime};
-use store::EntryStore;
+use crate::wire::{Answer, Flags, HEADER, Key, Kind, Lifetime, Outline};
+use table::{Draft, Found, Table};
 
 /// How long one refresh of an entry keeps others from being started, milliseconds: a little more
 /// than an upstream exchange may take.
@@ -34,8 +34,8 @@ const REFRESH_LEASE_MS: u64 = 5_000;
 /// The cache of one server block.
 pub struct Cache {
     config: Config,
-    success: EntryStore,
-    denial: EntryStore,
+    success: Table,
+    denial: Table,
 }
 
 /// What [`Cache::insert`] did.
@@ -49,14 +49,14 @@ pub struct Insertion {
     pub evicted: u64,
 }
 
-/// What [`Cache::get`] found.
-#[derive(Debug)]
+/// What [`Cache::get`] found. The answer's octets then stand at the front of the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     /// A live answer, to be shown with this TTL; `refresh`: it is popular and about to expire, and it
     /// is the caller's to ask the upstream again.
     Fresh {
-        /// The answer.
-        entry: Arc<Entry>,
+        /// Of the answer.
+        outline: Outline,
         /// Seconds to show.
         ttl: u32,
         /// Where it was.
@@ -67,8 +67,8 @@ pub enum Lookup {
     /// An expired answer within its stale window, to be used as [`ServeStale`] says; `refresh` as
     /// above.
     Stale {
-        /// The answer.
-        entry: Arc<Entry>,
+        /// Of the answer.
+        outline: Outline,
         /// Where it was.
         store: Store,
         /// What to do with it.
@@ -81,11 +81,11 @@ pub enum Lookup {
 }
 
 impl Cache {
-    /// An empty cache.
-    pub fn new(config: Config) -> Cache {
-        let success = EntryStore::new(config.success.capacity);
-        let denial = EntryStore::new(config.denial.capacity);
-        Cache { config, success, denial }
+    /// An empty cache. Fails if the kernel has no address space for it.
+    pub fn new(config: Config) -> io::Result<Cache> {
+        let success = Table::new(config.success.capacity)?;
+        let denial = Table::new(config.denial.capacity)?;
+        Ok(Cache { config, success, denial })
     }
 
     /// What it was made from.
@@ -99,57 +99,56 @@ impl Cache {
         self.config.zones.is_empty() || self.config.zones.iter().any(|zone| zone.contains(name))
     }
 
-    /// Looks `key` up at `now`.
+    /// Looks `key` up at `now` and writes what it finds to `out`, which has
+    /// [`REPLY_ROOM`](crate::wire::REPLY_ROOM).
+    ///
+    /// An entry that is replaced at this very moment may be missed.
     #[inline]
-    pub fn get(&self, key: &Key, now: Moment) -> Lookup {
-        if let Some(entry) = self.success.get(key) {
-            let found = self.assess(entry, Store::Success, now);
-            if !matches!(found, Lookup::Miss) {
-                return match found {
-                    // A denial that came since is newer than an answer only kept for bad times.
-                    Lookup::Stale { .. } => self.denial_or(key, found, now),
-                    fresh => fresh,
-                };
+    pub fn get(&self, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
+        let success = self.success.find(key);
+        if let Some(found) = success.filter(|found| found.remaining(now) > 0) {
+            return self.present(&found, Store::Success, key, now, out);
+        }
+        let denial = self.denial.find(key);
+        let stale = success.filter(|found| self.is_stale(found, now));
+        // A denial that came since is newer than an answer only kept for bad times; a failure does not
+        // count against one.
+        let denial = denial.filter(|found| stale.is_none() || found.outline.kind() != Kind::ServerFailure);
+        match denial {
+            Some(found) if found.remaining(now) > 0 || stale.is_none() && self.is_stale(&found, now) => {
+                self.present(&found, Store::Denial, key, now, out)
             }
+            _ => match stale {
+                Some(found) => self.present(&found, Store::Success, key, now, out),
+                None => Lookup::Miss,
+            },
         }
-        self.denial_or(key, Lookup::Miss, now)
     }
 
-    /// A fresh denial, or `otherwise`. A failure does not count against a stale answer.
-    fn denial_or(&self, key: &Key, otherwise: Lookup, now: Moment) -> Lookup {
-        let Some(entry) = self.denial.get(key) else {
-            return otherwise;
-        };
-        let failure = entry.answer().kind() == Kind::ServerFailure;
-        if failure && matches!(otherwise, Lookup::Stale { .. }) {
-            return otherwise;
-        }
-        match self.assess(entry, Store::Denial, now) {
-            Lookup::Miss => otherwise,
-            found => found,
-        }
+    /// Whether `found` has expired, but not for longer than it may still be served.
+    fn is_stale(&self, found: &Found, now: Moment) -> bool {
+        let window = self.config.serve_stale.map_or(0, |stale| i64::from(stale.window));
+        -found.remaining(now) < window && found.outline.kind() != Kind::ServerFailure
     }
 
     #[inline]
-    fn assess(&self, entry: Arc<Entry>, store: Store, now: Moment) -> Lookup {
-        let remaining = entry.remaining(now);
+    fn present(&self, found: &Found, store: Store, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
+        let table = self.table(store);
+        if !table.copy(found, key, out) {
+            return Lookup::Miss;
+        }
+        table.touch(found);
+        let outline = found.outline;
+        let remaining = found.remaining(now);
         if remaining > 0 {
-            let ttl = if self.config.keep_ttl { entry.ttl() } else { remaining as u32 };
-            let refresh = self
-                .config
-                .prefetch
-                .is_some_and(|prefetch| wants_prefetch(&prefetch, &entry, remaining, now));
-            return Lookup::Fresh { entry, ttl, store, refresh };
+            let ttl = if self.config.keep_ttl { found.ttl } else { remaining as u32 };
+            let prefetch = self.config.prefetch.as_ref();
+            let refresh = prefetch.is_some_and(|prefetch| wants_prefetch(prefetch, table, found, now));
+            return Lookup::Fresh { outline, ttl, store, refresh };
         }
-        match self.config.serve_stale {
-            Some(stale)
-                if -remaining < i64::from(stale.window) && entry.answer().kind() != Kind::ServerFailure =>
-            {
-                let refresh = entry.claim_refresh(now, REFRESH_LEASE_MS);
-                Lookup::Stale { entry, store, mode: stale.mode, refresh }
-            }
-            _ => Lookup::Miss,
-        }
+        let mode = self.config.serve_stale.map_or(StaleMode::Verify, |stale| stale.mode);
+        let refresh = table.claim_refresh(found, now, REFRESH_LEASE_MS);
+        Lookup::Stale { outline, store, mode, refresh }
     }
 
     /// Judges the answer to `key` and keeps it if it may be kept.
@@ -179,24 +178,30 @@ impl Cache {
             Store::Success => (&self.success, &self.denial),
             Store::Denial => (&self.denial, &self.success),
         };
-        let entry = Entry::new(answer.clone(), verdict.ttl, now);
-        if self.config.prefetch.is_some()
-            && let Some(old) = self.success.get(key).or_else(|| self.denial.get(key))
-        {
-            entry.inherit(&old);
-        }
-        let evicted_before = home.evictions();
-        home.insert(key, Arc::new(entry));
+        let popularity =
+            [home, other].into_iter().find_map(|table| Some(table.popularity(&table.find(key)?)));
+        let mut octets = answer.octets().to_vec();
+        octets[HEADER..answer.outline().question_end()].copy_from_slice(key.question());
+        let draft = Draft {
+            key,
+            outline: answer.outline(),
+            octets: &octets,
+            ttl: verdict.ttl,
+            now,
+            popularity: popularity.unwrap_or(0),
+        };
+        let Some(evicted) = home.insert(&draft) else {
+            return Insertion { store: None, ttl: verdict.ttl, evicted: 0 };
+        };
         if answer.kind() != Kind::ServerFailure {
             other.remove(key);
         }
-        let evicted = home.evictions() - evicted_before;
         Insertion { store: Some(store), ttl: verdict.ttl, evicted }
     }
 
     /// Entries in a store, expired ones included, as CoreDNS counts them.
     pub fn len(&self, store: Store) -> usize {
-        self.store(store).len()
+        self.table(store).len()
     }
 
     /// Whether both stores are empty.
@@ -204,7 +209,7 @@ impl Cache {
         self.success.len() + self.denial.len() == 0
     }
 
-    fn store(&self, store: Store) -> &EntryStore {
+    fn table(&self, store: Store) -> &Table {
         match store {
             Store::Success => &self.success,
             Store::Denial => &self.denial,
@@ -212,8 +217,10 @@ impl Cache {
     }
 }
 
-fn wants_prefetch(prefetch: &Prefetch, entry: &Entry, remaining: i64, now: Moment) -> bool {
-    let hits = entry.hit(now, prefetch.gap_ms);
-    let threshold = (u64::from(entry.ttl()) * u64::from(prefetch.percentage)).div_ceil(100);
-    hits >= prefetch.amount && remaining as u64 <= threshold && entry.claim_refresh(now, REFRESH_LEASE_MS)
+fn wants_prefetch(prefetch: &Prefetch, table: &Table, found: &Found, now: Moment) -> bool {
+    let hits = table.hit(found, now, prefetch.gap_ms);
+    let threshold = (u64::from(found.ttl) * u64::from(prefetch.percentage)).div_ceil(100);
+    hits >= u64::from(prefetch.amount)
+        && found.remaining(now) as u64 <= threshold
+        && table.claim_refresh(found, now, REFRESH_LEASE_MS)
 }

@@ -41,7 +41,7 @@ struct Bench {
 
 impl Bench {
     fn new(config: Config) -> Bench {
-        Bench { cache: Cache::new(config), name: "a.test" }
+        Bench { cache: Cache::new(config).unwrap(), name: "a.test" }
     }
 
     fn key(&self) -> Key {
@@ -59,7 +59,7 @@ impl Bench {
     }
 
     fn get(&self, now: Moment) -> Lookup {
-        self.cache.get(&self.key(), now)
+        self.cache.get(&self.key(), now, &mut [0; 4096])
     }
 }
 
@@ -157,7 +157,7 @@ fn a_gap_starts_the_count_anew_and_a_refresh_inherits_it() {
 fn entries_and_octets_are_bounded() {
     let mut config = Config::default();
     config.success.capacity = 1024;
-    let cache = Cache::new(config);
+    let cache = Cache::new(config).unwrap();
     let mut evicted = 0;
     for index in 0..5000 {
         let name = format!("n{index}.test");

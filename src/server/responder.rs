@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::client::Client;
 use super::querylog::Answered;
 use super::zones::{Zone, Zones};
-use crate::cache::{Entry, Lookup, StaleMode, Store};
+use crate::cache::{Lookup, StaleMode, Store};
 use crate::clock::{Moment, nanoseconds};
 use crate::metrics::{AnsweredBy, CacheType, ZoneShard};
-use crate::wire::{Key, Query, Rcode, Rejected, Reply, Terms};
+use crate::wire::{Answer, Key, Query, Rcode, Rejected, Reply, Terms};
 
 /// When a query is answered.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub enum Outcome {
         /// By this zone's block.
         zone: Arc<Zone>,
         /// To be served if the upstream fails.
-        stale: Option<Arc<Entry>>,
+        stale: Option<Answer>,
     },
     /// Not to be answered.
     Ignore(Rejected),
@@ -50,7 +50,8 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Answers `packet`; the reply goes to the front of `out`, which has room for a message of any length.
+    /// Answers `packet`; the reply goes to the front of `out`, which has
+    /// [`REPLY_ROOM`](crate::wire::REPLY_ROOM).
     #[inline]
     pub fn answer(
         &mut self,
@@ -92,20 +93,20 @@ impl Responder {
             _ if zone.block.empty => return refuse(&zone.shard, client, query, Rcode::REFUSED, out),
             _ => return miss(None),
         };
-        let (entry, ttl, store, refresh) = match cache.get(&self.key, timing.now) {
-            Lookup::Fresh { entry, ttl, store, refresh } => {
+        let (outline, ttl, store, refresh) = match cache.get(&self.key, timing.now, out) {
+            Lookup::Fresh { outline, ttl, store, refresh } => {
                 if refresh {
                     zone.shard.cache_prefetch();
                 }
-                (entry, ttl, store, refresh)
+                (outline, ttl, store, refresh)
             }
-            Lookup::Stale { entry, store, mode: StaleMode::Immediate, refresh } => {
+            Lookup::Stale { outline, store, mode: StaleMode::Immediate, refresh } => {
                 zone.shard.cache_served_stale();
-                (entry, 0, store, refresh)
+                (outline, 0, store, refresh)
             }
-            Lookup::Stale { entry, mode: StaleMode::Verify, .. } => {
+            Lookup::Stale { outline, mode: StaleMode::Verify, .. } => {
                 zone.shard.cache_miss();
-                return miss(Some(entry));
+                return miss(Answer::restore(outline, out));
             }
             Lookup::Miss => {
                 zone.shard.cache_miss();
@@ -118,8 +119,8 @@ impl Responder {
         });
         let terms = Terms { ttl: Some(ttl), authoritative: true };
         let limit = client.limit(query, zone.block.bufsize);
-        let len = Reply::from_answer(out, query, entry.answer(), terms, limit);
-        let sent = Sent { rcode: entry.answer().rcode(), by: AnsweredBy::Cache, duration_ns: timing.hit_ns };
+        let len = Reply::from_octets(out, query, outline, terms, limit);
+        let sent = Sent { rcode: outline.rcode(), by: AnsweredBy::Cache, duration_ns: timing.hit_ns };
         count(&zone.shard, client, query, len, sent);
         if !zone.block.log.is_off() {
             zone.block.log.log(&Answered {

@@ -23,7 +23,7 @@ use super::zones::Zones;
 use crate::clock::{self, Clock};
 use crate::forward::FrameReader;
 use crate::metrics::{Counter, Gauge, Registry, Transport, names};
-use crate::wire::MAX_MESSAGE;
+use crate::wire::REPLY_ROOM;
 
 /// Connections at most; one more is closed at once.
 const MAX_CONNECTIONS: usize = 1024;
@@ -59,7 +59,7 @@ impl Streams {
             clients: Clients::new(CLIENT_CONNECTIONS),
             open: registry.gauge(&names::TCP_CONNECTIONS, []),
             refused: registry.counter(&names::TCP_REFUSED, []),
-            scratch: RefCell::new(vec![0; MAX_MESSAGE]),
+            scratch: RefCell::new(vec![0; REPLY_ROOM]),
         })
     }
 

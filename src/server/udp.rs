@@ -17,10 +17,9 @@ use super::miss::Miss;
 use super::reply_to::ReplyTo;
 use super::responder::{Outcome, Responder, Timing};
 use super::zones::{Zone, Zones};
-use crate::cache::Entry;
 use crate::clock::{self, Moment};
 use crate::metrics::{Counter, Registry, Transport, names};
-use crate::wire::{Query, Rcode, Rejected, Reply};
+use crate::wire::{Answer, Query, Rcode, Rejected, Reply};
 
 /// Misses on their way to the thread that asks upstreams; one more is REFUSED.
 pub const MISS_QUEUE: usize = 4096;
@@ -183,7 +182,7 @@ impl Running {
         packet: &[u8],
         room: &mut [u8],
         client: Client,
-        (zone, stale): (Arc<Zone>, Option<Arc<Entry>>),
+        (zone, stale): (Arc<Zone>, Option<Answer>),
         arrived_ns: u64,
     ) -> Option<usize> {
         let reply_to = Some(ReplyTo::Udp(self.worker.socket.clone(), client));

@@ -105,8 +105,8 @@ impl Zones {
     pub fn find(&self, name: &[u8], qtype: u16) -> Option<&Arc<Zone>> {
         let mut matching = self.zones.iter().filter(|zone| zone.origin.contains(name));
         if qtype == record_type::DS {
-            let matching: Vec<_> = matching.collect();
-            return matching.iter().rfind(|zone| !zone.origin.is_root()).or(matching.last()).copied();
+            let shortest = matching.clone().rfind(|zone| !zone.origin.is_root());
+            return shortest.or_else(|| matching.next_back());
         }
         matching.next()
     }

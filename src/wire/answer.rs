@@ -5,7 +5,7 @@ use super::header::{Flags, HEADER, Opcode, Rcode, Record, record_type, u16_at, u
 use super::query::{question_end, same_question};
 
 /// Most records one message may have to be kept; more are passed on and not cached.
-const MAX_RECORDS: usize = 4096;
+pub(super) const MAX_RECORDS: usize = 4096;
 
 /// A response: header, question and records as the upstream wrote them, without its OPT.
 ///
@@ -14,17 +14,17 @@ const MAX_RECORDS: usize = 4096;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     octets: Box<[u8]>,
-    /// Length of the message proper.
-    len: u16,
-    /// Offset after the question.
-    question_end: u16,
-    /// Response code, the OPT's part included.
-    rcode: Rcode,
-    kind: Kind,
+    outline: Outline,
 }
+
+/// What must be known of an [`Answer`] beside its octets, in one word, so that a cache can keep both
+/// wherever it likes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Outline(u64);
 
 /// What an answer says, in the classes by which CoreDNS caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// NOERROR with answer records.
     Success,
@@ -98,43 +98,41 @@ impl Answer {
         let rcode = Rcode(walk.rcode << 4 | flags.rcode().0);
         let kind = kind(flags, rcode, u16_at(message, 6).unwrap_or(0), &walk.authority);
         let lifetime = walk.lifetime;
+        let ttls = walk.ttls.len();
         let (octets, len) = walk.assemble(message)?;
-        let question_end = u16::try_from(question_end).map_err(|_| Unscannable::Malformed)?;
-        Ok((Answer { octets, len, question_end, rcode, kind }, lifetime))
+        let outline = Outline::new(len, ttls, question_end, rcode, kind);
+        Ok((Answer { octets, outline }, lifetime))
     }
 
-    /// The message, without OPT.
-    #[inline]
-    pub(super) fn message(&self) -> &[u8] {
-        &self.octets[..usize::from(self.len)]
+    /// An answer that was kept elsewhere: its outline, and exactly the octets that go with it.
+    ///
+    /// `None` if there are fewer.
+    pub fn restore(outline: Outline, octets: &[u8]) -> Option<Answer> {
+        Some(Answer { octets: octets.get(..outline.octets())?.into(), outline })
     }
 
-    /// Offsets of the TTL fields, in the message's order.
+    /// What goes with [`Answer::octets`].
     #[inline]
-    pub(super) fn ttl_offsets(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
-        self.octets[usize::from(self.len)..]
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|pair| usize::from(u16::from_ne_bytes(*pair)))
+    pub fn outline(&self) -> Outline {
+        self.outline
     }
 
-    /// Offset after the question.
+    /// The message, without OPT, and behind it the offsets of its TTL fields.
     #[inline]
-    pub(super) fn question_end(&self) -> usize {
-        usize::from(self.question_end)
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
     }
 
     /// The response code.
     #[inline]
     pub fn rcode(&self) -> Rcode {
-        self.rcode
+        self.outline.rcode()
     }
 
     /// What it says.
     #[inline]
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.outline.kind()
     }
 
     /// The upstream's flags.
@@ -142,16 +140,94 @@ impl Answer {
     pub fn flags(&self) -> Flags {
         Flags::of(&self.octets)
     }
+}
 
-    /// Octets on the heap.
-    pub fn heap_size(&self) -> usize {
-        self.octets.len()
+impl Outline {
+    const TTLS: u32 = 16;
+    const QUESTION_END: u32 = 32;
+    const RCODE: u32 = 44;
+    const KIND: u32 = 56;
+
+    /// The widths hold what [`Walk`] lets through: a length of 16 bits, [`MAX_RECORDS`] TTLs, a name of
+    /// 255 octets, and a response code of 12 bits (RFC 6891 §6.1.3).
+    fn new(len: u16, ttls: usize, question_end: usize, rcode: Rcode, kind: Kind) -> Outline {
+        Outline(
+            u64::from(len)
+                | (ttls as u64) << Outline::TTLS
+                | (question_end as u64) << Outline::QUESTION_END
+                | u64::from(rcode.0) << Outline::RCODE
+                | (kind as u64) << Outline::KIND,
+        )
     }
+
+    /// The word that [`Outline::from_bits`] takes.
+    #[inline]
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Any word is an outline, if not of the octets at hand.
+    #[inline]
+    pub fn from_bits(bits: u64) -> Outline {
+        Outline(bits)
+    }
+
+    /// Length of the message and the offsets behind it.
+    #[inline]
+    pub fn octets(self) -> usize {
+        self.len() + 2 * (self.0 >> Outline::TTLS & 0xffff) as usize
+    }
+
+    /// Length of the message.
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    /// Offset after the question.
+    #[inline]
+    pub fn question_end(self) -> usize {
+        (self.0 >> Outline::QUESTION_END & 0xfff) as usize
+    }
+
+    /// The response code, the OPT's part included.
+    #[inline]
+    pub fn rcode(self) -> Rcode {
+        Rcode((self.0 >> Outline::RCODE & 0xfff) as u16)
+    }
+
+    /// What the answer says.
+    #[inline]
+    pub fn kind(self) -> Kind {
+        const KINDS: [Kind; 8] = [
+            Kind::Success,
+            Kind::NoData,
+            Kind::NxDomain,
+            Kind::Delegation,
+            Kind::Empty,
+            Kind::ServerFailure,
+            Kind::Other,
+            Kind::Other,
+        ];
+        KINDS[(self.0 >> Outline::KIND & 7) as usize]
+    }
+}
+
+/// Offsets of TTL fields as they stand behind a message.
+#[inline]
+pub(super) fn ttl_offsets(octets: &[u8]) -> impl ExactSizeIterator<Item = usize> + '_ {
+    octets.as_chunks::<2>().0.iter().map(|pair| usize::from(u16::from_ne_bytes(*pair)))
 }
 
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Answer({} {:?}, {} octets)", self.rcode, self.kind, self.len)
+        write!(f, "Answer({:?})", self.outline)
+    }
+}
+
+impl std::fmt::Debug for Outline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}, {} octets", self.rcode(), self.kind(), self.len())
     }
 }
 

@@ -7,13 +7,13 @@ use super::header::Flags;
 use super::name::MAX_NAME;
 use super::query::Query;
 
-/// Octets before the name: flags, type, class.
-const PREFIX: usize = 5;
+/// Octets after the name: type, class, flags.
+const SUFFIX: usize = 5;
 
 /// One seed for the process, so that a key's hash is good in every table, and unknown to clients.
 static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::fast::RandomState::default);
 
-/// A question in canonical form: DO, CD and RD, type, class, and the name in lower case.
+/// A question in canonical form: the name in lower case, type, class; and DO, CD and RD.
 ///
 /// CoreDNS 1.13.2 keys on DO, CD, type and name. Class and RD are added: an answer to another
 /// class, or to a query without recursion, is not an answer to this one.
@@ -24,7 +24,7 @@ pub struct Key {
     hasher: foldhash::fast::RandomState,
     hash: u64,
     len: usize,
-    octets: [u8; PREFIX + MAX_NAME],
+    octets: [u8; MAX_NAME + SUFFIX],
 }
 
 /// A [`Key`] to be kept: 24 octets and the question's own.
@@ -36,7 +36,7 @@ pub struct StoredKey {
 
 impl Default for Key {
     fn default() -> Key {
-        Key { hasher: HASHER.clone(), hash: 0, len: 0, octets: [0; PREFIX + MAX_NAME] }
+        Key { hasher: HASHER.clone(), hash: 0, len: SUFFIX, octets: [0; MAX_NAME + SUFFIX] }
     }
 }
 
@@ -57,53 +57,47 @@ impl Key {
     pub fn set(&mut self, query: &Query<'_>) {
         let flags = query.flags();
         let question = query.question();
-        let name_len = question.len() - 4;
-        self.octets[0] = (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
-            | (u8::from(flags.has(Flags::CD)) * Key::CHECKING_DISABLED)
-            | (u8::from(flags.has(Flags::RD)) * Key::RECURSION_DESIRED);
-        self.octets[1..PREFIX].copy_from_slice(&question[name_len..]);
+        let len = question.len();
+        let name_len = len - 4;
         // Length octets are at most 63 and 'A' is 65: folding the whole name leaves them alone.
-        for (to, from) in self.octets[PREFIX..].iter_mut().zip(&question[..name_len]) {
+        for (to, from) in self.octets[..name_len].iter_mut().zip(&question[..name_len]) {
             *to = from.to_ascii_lowercase();
         }
-        self.len = PREFIX + name_len;
+        self.octets[name_len..len].copy_from_slice(&question[name_len..]);
+        self.octets[len] = (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
+            | (u8::from(flags.has(Flags::CD)) * Key::CHECKING_DISABLED)
+            | (u8::from(flags.has(Flags::RD)) * Key::RECURSION_DESIRED);
+        self.len = len + 1;
         self.hash = self.hasher.hash_one(&self.octets[..self.len]);
     }
 
     /// The name, lower case, uncompressed wire octets.
     #[inline]
     pub fn name(&self) -> &[u8] {
-        &self.octets[PREFIX..self.len]
+        &self.octets[..self.len - SUFFIX]
     }
 
-    /// Whether `stored` is this key.
+    /// The question section: name, type and class.
     #[inline]
-    pub fn is(&self, stored: &StoredKey) -> bool {
-        self.octets[..self.len] == *stored.octets
+    pub fn question(&self) -> &[u8] {
+        &self.octets[..self.len - 1]
+    }
+
+    /// DO, CD and RD as bits.
+    #[inline]
+    pub fn flags(&self) -> u8 {
+        self.octets[self.len - 1]
+    }
+
+    /// A hash of all of it, seeded anew in every process.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// A copy to keep.
     pub fn to_stored(&self) -> StoredKey {
         StoredKey { hash: self.hash, octets: self.octets[..self.len].into() }
-    }
-}
-
-impl StoredKey {
-    /// Octets on the heap.
-    pub fn heap_size(&self) -> usize {
-        self.octets.len()
-    }
-
-    /// The name, lower case, uncompressed wire octets.
-    pub fn name(&self) -> &[u8] {
-        &self.octets[PREFIX..]
-    }
-}
-
-impl std::hash::Hash for Key {
-    #[inline]
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
     }
 }
 
@@ -113,27 +107,3 @@ impl std::hash::Hash for StoredKey {
         state.write_u64(self.hash);
     }
 }
-
-/// Hands a key's own hash through: it is seeded and mixed already.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct KeyHasher(u64);
-
-impl std::hash::Hasher for KeyHasher {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    /// Keys write one `u64`; anything else would be a table of something else.
-    fn write(&mut self, octets: &[u8]) {
-        self.0 = HASHER.hash_one(octets);
-    }
-
-    #[inline]
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
-/// Builds [`KeyHasher`]s.
-pub type BuildKeyHasher = std::hash::BuildHasherDefault<KeyHasher>;

@@ -13,13 +13,15 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Answer, Kind, Lifetime, Unscannable};
+pub use answer::{Answer, Kind, Lifetime, Outline, Unscannable};
 pub use edns::Edns;
 pub use header::{Flags, HEADER, Opcode, Rcode, record_type};
-pub use key::{BuildKeyHasher, Key, KeyHasher, StoredKey};
+pub use key::{Key, StoredKey};
 pub use name::{MAX_NAME, Name, NameError, write_text};
 pub use query::{Query, Rejected, same_question};
 pub use reply::{Reply, Terms};
 
 /// Longest message over TCP (RFC 1035 §4.2.2).
 pub const MAX_MESSAGE: usize = 65_535;
+/// Octets in which any reply can be made: a message, and the TTL offsets that stand behind a kept one.
+pub const REPLY_ROOM: usize = MAX_MESSAGE + 2 * answer::MAX_RECORDS;

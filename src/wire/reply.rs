@@ -1,6 +1,6 @@
 //! The only way out for bytes that a client sees.
 
-use super::answer::Answer;
+use super::answer::{Answer, Outline, ttl_offsets};
 use super::edns::Edns;
 use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
 use super::query::{Query, Rejected, same_question};
@@ -22,11 +22,8 @@ pub struct Terms {
 }
 
 impl Reply {
-    /// Writes `answer` as the reply to `query`, in at most `limit` octets, and returns its length.
-    ///
-    /// What does not fit is cut at a record's border, with TC set if an answer or authority record
-    /// is missing (RFC 2181 §9). `out` must be at least `limit` octets long, and `limit` at least 512.
-    #[inline]
+    /// Writes `answer` as the reply to `query`, in at most `limit` octets, and returns its length; 0 if
+    /// `out` is too short to work in. [`REPLY_ROOM`](super::REPLY_ROOM) octets never are.
     pub fn from_answer(
         out: &mut [u8],
         query: &Query<'_>,
@@ -34,34 +31,53 @@ impl Reply {
         terms: Terms,
         limit: usize,
     ) -> usize {
-        let message = answer.message();
-        let opt_len = if query.edns().is_some() { Edns::LEN } else { 0 };
-        if message.len() + opt_len > limit {
-            return Reply::cut(out, query, answer, terms, limit - opt_len);
-        }
-        let Some(head) = out.get_mut(..message.len()) else {
+        let octets = answer.octets();
+        let Some(room) = out.get_mut(..octets.len()) else {
             return 0;
         };
-        head.copy_from_slice(message);
+        room.copy_from_slice(octets);
+        Reply::from_octets(out, query, answer.outline(), terms, limit)
+    }
+
+    /// As [`Reply::from_answer`], where the answer's octets stand at the front of `out` already: a
+    /// cache has put them there.
+    ///
+    /// What does not fit `limit` (at least 512) is cut at a record's border, with TC set if an answer or
+    /// authority record is missing (RFC 2181 §9).
+    #[inline]
+    pub fn from_octets(
+        out: &mut [u8],
+        query: &Query<'_>,
+        outline: Outline,
+        terms: Terms,
+        limit: usize,
+    ) -> usize {
+        let len = outline.len();
+        let Some((message, offsets)) =
+            out.get_mut(..outline.octets()).and_then(|o| o.split_at_mut_checked(len))
+        else {
+            return 0;
+        };
         if let Some(ttl) = terms.ttl {
             let ttl = ttl.to_be_bytes();
-            for at in answer.ttl_offsets() {
-                if let Some(field) = head.get_mut(at..at + 4) {
+            for at in ttl_offsets(offsets) {
+                if let Some(field) = message.get_mut(at..at + 4) {
                     field.copy_from_slice(&ttl);
                 }
             }
         }
-        Reply::finish(out, message.len(), query, answer, terms)
+        let opt_len = if query.edns().is_some() { Edns::LEN } else { 0 };
+        let len =
+            if len + opt_len > limit { Reply::cut(message, offsets, outline, limit - opt_len) } else { len };
+        Reply::finish(out, len, query, outline.rcode(), terms)
     }
 
-    /// The part of [`Reply::from_answer`] for answers that are too long: as many whole records as
-    /// fit `limit`.
+    /// Shortens `message` to as many whole records as fit `limit`, and returns its new length.
     #[cold]
-    fn cut(out: &mut [u8], query: &Query<'_>, answer: &Answer, terms: Terms, limit: usize) -> usize {
-        let message = answer.message();
-        let mut end = answer.question_end();
-        let mut kept = 0;
-        for ttl in answer.ttl_offsets() {
+    fn cut(message: &mut [u8], offsets: &[u8], outline: Outline, limit: usize) -> usize {
+        let mut end = outline.question_end();
+        let mut left = 0;
+        for ttl in ttl_offsets(offsets) {
             let Some(rdlength) = u16_at(message, ttl + 4) else {
                 break;
             };
@@ -70,35 +86,25 @@ impl Reply {
                 break;
             }
             end = record_end;
-            kept += 1;
+            left += 1;
         }
-        let Some(head) = out.get_mut(..end) else {
-            return 0;
-        };
-        head.copy_from_slice(&message[..end]);
-        if let Some(ttl) = terms.ttl {
-            for at in answer.ttl_offsets().take(usize::from(kept)) {
-                head[at..at + 4].copy_from_slice(&ttl.to_be_bytes());
-            }
-        }
-        let mut left = kept;
         let mut missing = false;
         for (section, at) in [6, 8, 10].into_iter().enumerate() {
             let had = u16_at(message, at).unwrap_or(0);
             let has = had.min(left);
             left -= has;
             missing |= section < 2 && has < had;
-            head[at..at + 2].copy_from_slice(&has.to_be_bytes());
+            message[at..at + 2].copy_from_slice(&has.to_be_bytes());
         }
         if missing {
-            head[2] |= (Flags::TC >> 8) as u8;
+            message[2] |= (Flags::TC >> 8) as u8;
         }
-        Reply::finish(out, end, query, answer, terms)
+        end
     }
 
     /// Puts the client's id, flags, question and OPT on the message in `out[..len]`.
     #[inline]
-    fn finish(out: &mut [u8], len: usize, query: &Query<'_>, answer: &Answer, terms: Terms) -> usize {
+    fn finish(out: &mut [u8], len: usize, query: &Query<'_>, rcode: Rcode, terms: Terms) -> usize {
         let asked = query.flags();
         let authentic = asked.has(Flags::AD) || query.dnssec_ok();
         let dropped = Flags::RD | Flags::CD | if authentic { 0 } else { Flags::AD };
@@ -107,7 +113,6 @@ impl Reply {
         if terms.authoritative {
             flags |= Flags::AA;
         }
-        let rcode = answer.rcode();
         if rcode.0 > 15 && query.edns().is_none() {
             // Half of an extended code would read as another one.
             flags = flags & !Flags::RCODE | Rcode::SERVFAIL.0;

@@ -18,7 +18,7 @@ use doorstep::server::zones::{Block, BlockId, Zone, Zones};
 use doorstep::server::{
     self, Client, Miss, Misses, Outcome, QueryLogger, ReplyTo, Resolve, Responder, Timing,
 };
-use doorstep::wire::MAX_MESSAGE;
+use doorstep::wire::REPLY_ROOM;
 use futures_util::future::LocalBoxFuture;
 use hickory_proto::op::Message;
 use tokio::time::Instant;
@@ -112,7 +112,7 @@ impl Node {
     fn start(corefile: &str) -> Result<Node, String> {
         let registry = Registry::new();
         let config = load(corefile)?;
-        let cache = config.cache.map(|cache| Arc::new(Cache::new(cache)));
+        let cache = config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new);
         let block = Block {
             id: BlockId(1),
             cache: cache.clone(),
@@ -212,7 +212,7 @@ impl Node {
         let client =
             Client { peer: self.client.local_addr().map_err(text)?, local: None, transport: Transport::Udp };
         let timing = Timing { now: self.clock.now(), arrived_ns: 0, hit_ns: 0 };
-        let mut out = vec![0; MAX_MESSAGE];
+        let mut out = vec![0; REPLY_ROOM];
         let miss = |zone, stale, reply_to| Miss {
             packet: packet.clone().into(),
             zone,
@@ -239,7 +239,7 @@ impl Node {
     /// The reply to an earlier query, if it came.
     async fn arrived(&mut self, (query, id): &(Query, u16)) -> Result<Option<Seen>, String> {
         settle().await;
-        let mut datagram = vec![0; MAX_MESSAGE];
+        let mut datagram = vec![0; REPLY_ROOM];
         loop {
             match self.client.recv(&mut datagram) {
                 Ok(len) => {

@@ -17,7 +17,7 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use crate::wire::MAX_MESSAGE;
+use crate::wire::REPLY_ROOM;
 use packet_info::{Control, clear_interface, destination, report_destination, set_source};
 
 pub use wake::Wake;
@@ -133,7 +133,7 @@ impl Batch {
     }
 
     /// The datagram in `slot`, which must be below what [`Batch::receive`] returned, and room for its
-    /// reply: at least [`MAX_MESSAGE`] octets while [`Batch::has_room`].
+    /// reply: at least [`REPLY_ROOM`] octets while [`Batch::has_room`].
     #[inline]
     pub fn packet_and_room(&mut self, slot: usize) -> (&[u8], &mut [u8]) {
         assert!(slot < SLOTS);
@@ -150,7 +150,7 @@ impl Batch {
     /// Whether there is room for one more reply of any size; if not, send first.
     #[inline]
     pub fn has_room(&self) -> bool {
-        REPLIES - self.replies_end >= MAX_MESSAGE
+        REPLIES - self.replies_end >= REPLY_ROOM
     }
 
     /// Who sent the datagram in `slot`; `None` when it cannot be answered (port 0, odd family).

@@ -28,8 +28,8 @@ pub(super) fn write(
     if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
         miss.zone.miss_shard.cache_served_stale();
         let terms = Terms { ttl: Some(0), authoritative: true };
-        let len = Reply::from_answer(out, query, stale.answer(), terms, limit);
-        return (len, sent(stale.answer().rcode(), AnsweredBy::Cache));
+        let len = Reply::from_answer(out, query, stale, terms, limit);
+        return (len, sent(stale.rcode(), AnsweredBy::Cache));
     }
     match landing {
         Landing::Answer { answer, ttl } => {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use hickory_proto::rr::RecordType;
 
-use crate::cache::{Entry, Lookup, Store};
+use crate::cache::{Lookup, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{ClientTransport, ForwardError};
 use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
@@ -28,7 +28,7 @@ use crate::server::querylog::Answered;
 use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
 use crate::server::zones::{Block, BlockId, Zone};
-use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
+use crate::wire::{Answer, Edns, Key, Query, REPLY_ROOM, Rcode, write_text};
 use landing::{Landing, write};
 use upstreams::Upstreams;
 
@@ -48,7 +48,7 @@ pub struct Miss {
     /// When it came, nanoseconds on the monotonic clock.
     pub arrived_ns: u64,
     /// To be served if the upstream fails.
-    pub stale: Option<Arc<Entry>>,
+    pub stale: Option<Answer>,
     /// Who waits; `None`: a refresh.
     pub reply_to: Option<ReplyTo>,
 }
@@ -103,7 +103,7 @@ impl Misses {
             clock,
             refused_total: registry.counter(&names::QUEUE_OVERFLOWS, ["waiting"]),
             refused_share: registry.counter(&names::CLIENT_REFUSALS, []),
-            scratch: RefCell::new(vec![0; MAX_MESSAGE]),
+            scratch: RefCell::new(vec![0; REPLY_ROOM]),
         })
     }
 
@@ -165,10 +165,19 @@ impl Misses {
         else {
             return false;
         };
-        let Lookup::Fresh { entry, ttl, .. } = cache.get(key, self.clock.now()) else {
+        let answer = {
+            let mut out = self.scratch.borrow_mut();
+            match cache.get(key, self.clock.now(), &mut out) {
+                Lookup::Fresh { outline, ttl, .. } => {
+                    Answer::restore(outline, &out).map(|answer| (answer, ttl))
+                }
+                _ => None,
+            }
+        };
+        let Some((answer, ttl)) = answer else {
             return false;
         };
-        self.reply(miss, &Landing::Answer { answer: entry.answer().clone(), ttl: Some(ttl) });
+        self.reply(miss, &Landing::Answer { answer, ttl: Some(ttl) });
         true
     }
 

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use doorstep::wire::{Answer, MAX_MESSAGE, Query, Reply, Terms};
+use doorstep::wire::{Answer, MAX_MESSAGE, Query, REPLY_ROOM, Reply, Terms};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Record;
 use libfuzzer_sys::fuzz_target;
@@ -75,7 +75,7 @@ fuzz_target!(|input: Input| {
         return;
     };
     let terms = Terms { ttl: input.ttl, authoritative: input.limit & 1 == 1 };
-    let mut out = vec![0; MAX_MESSAGE];
+    let mut out = vec![0; REPLY_ROOM];
     let len = Reply::from_answer(&mut out, &query, &answer, terms, MAX_MESSAGE);
     let whole = out[..len].to_vec();
     let limit = usize::from(input.limit).max(512);

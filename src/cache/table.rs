@@ -1,0 +1,256 @@
+//! Entries by key, in memory of fixed size that readers never lock.
+//!
+//! ```text
+//! bucket ─► slot ─► slot …        slots of one hash bucket, chained
+//!            │
+//!            └─► block ─► block … an answer's octets, 64 at a time
+//! ```
+//!
+//! One writer at a time changes the table. Readers copy an entry out and then look whether its slot's
+//! sequence number is still what it was before: a seqlock. If not, they found nothing. That costs a
+//! reader no atomic read-modify-write and no write that another thread waits for, and it cannot be
+//! stalled by a writer that was preempted.
+//!
+//! Whether two keys are the same is decided by their questions; that two of them share a 64-bit hash
+//! is so rare that the table keeps the newer one only.
+//!
+//! All is numbers, none is a pointer: whatever a torn read yields, the worst is an answer thrown away.
+
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+
+use super::eviction::{MOST_READS, Slot};
+use super::region::Region;
+pub(super) use writer::Draft;
+use writer::Writer;
+
+use crate::clock::Moment;
+use crate::wire::{HEADER, Key, Outline};
+
+/// Octets of a block: a cache line.
+const BLOCK: usize = 64;
+/// 64-bit integers of a block, and of a slot.
+const WORDS: usize = BLOCK / size_of::<u64>();
+/// Octets that one entry of the configured capacity pays for: `capacity` bounds the number, `capacity`
+/// times this the memory.
+const OCTETS_PER_ENTRY: usize = 512;
+/// Slots a reader looks at before it gives up: a chain that changes under it may lead anywhere.
+const LONGEST_WALK: usize = 64;
+/// Ends a chain. Links are numbers plus one, so that zeroed memory is an empty table.
+const END: u32 = 0;
+
+/// A slot's integers.
+mod field {
+    /// Even: at rest; odd: being written; another value than before: another entry.
+    pub const SEQUENCE: usize = 0;
+    pub const HASH: usize = 1;
+    /// Next slot of the bucket.
+    pub const NEXT: usize = 2;
+    /// First block; in the upper half the TTL when it was stored, seconds.
+    pub const BLOCKS_TTL: usize = 3;
+    /// In the four highest bits, which an outline leaves free, the key's flags.
+    pub const OUTLINE_FLAGS: usize = 4;
+    /// When it was stored, milliseconds.
+    pub const STORED: usize = 5;
+    /// Nobody starts a refresh before, milliseconds. Readers write it.
+    pub const NEXT_REFRESH: usize = 6;
+    /// Reads for the eviction in the lowest octet, hits in a row for `prefetch` in the next three, and
+    /// when the last of these was in the upper half, milliseconds modulo 2^32. Readers write it.
+    pub const POPULARITY: usize = 7;
+}
+
+const FLAGS_SHIFT: u32 = 60;
+const READS: u64 = 0xff;
+const HITS_SHIFT: u32 = 8;
+const MOST_HITS: u64 = 0xff_ffff;
+
+/// Entries in a region.
+pub(super) struct Table {
+    region: Region,
+    slots: usize,
+    blocks: usize,
+    /// Less one; a power of two.
+    bucket_mask: usize,
+    writer: Mutex<Writer>,
+    len: AtomicU64,
+}
+
+/// An entry as it was when a reader found it. Nothing in it is to be believed before
+/// [`Table::copy`] said so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    slot: Slot,
+    sequence: u64,
+    first_block: u32,
+    flags: u8,
+    /// Of the answer.
+    pub outline: Outline,
+    /// TTL when it was stored, seconds.
+    pub ttl: u32,
+    stored: Moment,
+}
+
+impl Table {
+    /// Room for `capacity` entries.
+    pub fn new(capacity: usize) -> io::Result<Table> {
+        // Links are 32 bits wide.
+        let slots = capacity.clamp(1, u32::MAX as usize / OCTETS_PER_ENTRY);
+        let blocks = slots * OCTETS_PER_ENTRY / BLOCK;
+        let buckets = slots.next_power_of_two();
+        let region = Region::new((slots + blocks) * WORDS, buckets + blocks)?;
+        let writer = Writer::new(slots, blocks);
+        let len = AtomicU64::new(0);
+        Ok(Table { region, slots, blocks, bucket_mask: buckets - 1, writer: Mutex::new(writer), len })
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.len.load(Relaxed) as usize
+    }
+
+    /// The entry for `key`, to be copied.
+    #[inline]
+    pub fn find(&self, key: &Key) -> Option<Found> {
+        let hash = key.hash();
+        let mut link = self.bucket(hash).load(Acquire);
+        for _ in 0..LONGEST_WALK {
+            let slot = link.checked_sub(1)?;
+            let words = self.slot(slot)?;
+            let sequence = words[field::SEQUENCE].load(Acquire);
+            if words[field::HASH].load(Relaxed) == hash {
+                return Some(Found::new(slot, sequence, words));
+            }
+            link = words[field::NEXT].load(Relaxed) as u32;
+        }
+        None
+    }
+
+    /// Copies the octets of `found` to the front of `out` and says whether they are the answer to `key`.
+    #[inline]
+    pub fn copy(&self, found: &Found, key: &Key, out: &mut [u8]) -> bool {
+        let question_end = found.outline.question_end();
+        let Some(octets) = out.get_mut(..found.outline.octets()) else { return false };
+        if found.sequence % 2 == 1 || !self.read_blocks(found.first_block, octets) {
+            return false;
+        }
+        let same = octets.get(HEADER..question_end).is_some_and(|question| question == key.question());
+        // Pairs with the fence in `rewrite`: who read a block that was overwritten sees the new sequence.
+        fence(Acquire);
+        let sequence = self.slot(found.slot).map(|words| words[field::SEQUENCE].load(Relaxed));
+        same && found.flags == key.flags() && sequence == Some(found.sequence)
+    }
+
+    #[inline]
+    fn read_blocks(&self, first: u32, octets: &mut [u8]) -> bool {
+        let mut link = first;
+        let (whole, rest) = octets.as_chunks_mut::<BLOCK>();
+        for to in whole {
+            let Some(words) = self.block(link) else { return false };
+            for (word, to) in words.iter().zip(to.as_chunks_mut::<8>().0) {
+                *to = word.load(Relaxed).to_ne_bytes();
+            }
+            link = self.block_link(link).load(Relaxed);
+        }
+        if rest.is_empty() {
+            return true;
+        }
+        let Some(words) = self.block(link) else { return false };
+        let (chunks, tail) = rest.as_chunks_mut::<8>();
+        let count = chunks.len();
+        for (word, to) in words.iter().zip(chunks) {
+            *to = word.load(Relaxed).to_ne_bytes();
+        }
+        if let Some(word) = words.get(count) {
+            let last = word.load(Relaxed).to_ne_bytes();
+            tail.iter_mut().zip(last).for_each(|(to, octet)| *to = octet);
+        }
+        true
+    }
+
+    /// Counts a read of `found`. A popular entry's count is full, so that reading it writes nothing.
+    #[inline]
+    pub fn touch(&self, found: &Found) {
+        let Some(words) = self.slot(found.slot) else { return };
+        let popularity = words[field::POPULARITY].load(Relaxed);
+        if popularity & READS < MOST_READS {
+            words[field::POPULARITY].store(popularity + 1, Relaxed);
+        }
+    }
+
+    /// Counts a hit of `found` and says how many came without a gap longer than `gap_ms`.
+    pub fn hit(&self, found: &Found, now: Moment, gap_ms: u64) -> u64 {
+        let Some(words) = self.slot(found.slot) else { return 0 };
+        let popularity = words[field::POPULARITY].load(Relaxed);
+        let idle = (now.0 as u32).wrapping_sub((popularity >> 32) as u32);
+        let before = popularity >> HITS_SHIFT & MOST_HITS;
+        let hits = if u64::from(idle) > gap_ms { 1 } else { (before + 1).min(MOST_HITS) };
+        let last = u64::from(now.0 as u32) << 32;
+        words[field::POPULARITY].store(last | hits << HITS_SHIFT | popularity & READS, Relaxed);
+        hits
+    }
+
+    /// Whether the caller shall refresh `found` now. One caller is told so every `lease_ms`: the refresh
+    /// replaces the entry, and if it fails the lease runs out.
+    pub fn claim_refresh(&self, found: &Found, now: Moment, lease_ms: u64) -> bool {
+        let Some(words) = self.slot(found.slot) else { return false };
+        let due = words[field::NEXT_REFRESH].load(Relaxed);
+        now.0 >= due
+            && words[field::NEXT_REFRESH].compare_exchange(due, now.0 + lease_ms, Relaxed, Relaxed).is_ok()
+    }
+
+    /// What the entry that replaces `found` inherits.
+    pub fn popularity(&self, found: &Found) -> u64 {
+        self.slot(found.slot).map_or(0, |words| words[field::POPULARITY].load(Relaxed))
+    }
+
+    /// `END` and what a torn read may yield have no slot.
+    #[inline]
+    fn slot(&self, slot: Slot) -> Option<&[AtomicU64; WORDS]> {
+        self.region.words()[..self.slots * WORDS].as_chunks().0.get(slot as usize)
+    }
+
+    #[inline]
+    fn block(&self, link: u32) -> Option<&[AtomicU64; WORDS]> {
+        self.region.words()[self.slots * WORDS..].as_chunks().0.get((link as usize).wrapping_sub(1))
+    }
+
+    #[inline]
+    fn bucket(&self, hash: u64) -> &AtomicU32 {
+        &self.region.halves()[hash as usize & self.bucket_mask]
+    }
+
+    /// What follows the block `link`, which must be one.
+    #[inline]
+    fn block_link(&self, link: u32) -> &AtomicU32 {
+        &self.region.halves()[self.bucket_mask + link as usize]
+    }
+}
+
+impl Found {
+    #[inline]
+    fn new(slot: Slot, sequence: u64, words: &[AtomicU64; WORDS]) -> Found {
+        let blocks_ttl = words[field::BLOCKS_TTL].load(Relaxed);
+        let outline_flags = words[field::OUTLINE_FLAGS].load(Relaxed);
+        Found {
+            slot,
+            sequence,
+            first_block: blocks_ttl as u32,
+            flags: (outline_flags >> FLAGS_SHIFT) as u8,
+            outline: Outline::from_bits(outline_flags & ((1 << FLAGS_SHIFT) - 1)),
+            ttl: (blocks_ttl >> 32) as u32,
+            stored: Moment(words[field::STORED].load(Relaxed)),
+        }
+    }
+
+    /// Seconds left; 0 and below: expired for that long.
+    #[inline]
+    pub fn remaining(&self, now: Moment) -> i64 {
+        i64::from(self.ttl) - (now.since(self.stored) / 1000) as i64
+    }
+}

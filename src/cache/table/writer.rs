@@ -1,0 +1,220 @@
+//! Changes to a table, one at a time.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::fence;
+
+use super::{BLOCK, END, FLAGS_SHIFT, Found, READS, Table, field};
+use crate::cache::eviction::{Eviction, Slot};
+use crate::clock::Moment;
+use crate::wire::{Key, Outline};
+
+/// What only writers know.
+pub(super) struct Writer {
+    eviction: Eviction,
+    /// Slots that were given back.
+    free_slots: Vec<Slot>,
+    /// Slots never used begin here.
+    fresh_slot: Slot,
+    slots: usize,
+    /// First of the blocks that were given back, linked like an answer's.
+    free_block: u32,
+    /// The block used last of those never used before.
+    fresh_block: u32,
+    pub(super) blocks_left: usize,
+}
+
+/// An entry to be stored.
+pub(in crate::cache) struct Draft<'a> {
+    /// Its key.
+    pub key: &'a Key,
+    /// The answer's outline.
+    pub outline: Outline,
+    /// [`Outline::octets`] octets, the question spelt as in the key.
+    pub octets: &'a [u8],
+    /// Seconds it is good for.
+    pub ttl: u32,
+    /// When it came.
+    pub now: Moment,
+    /// [`Table::popularity`] of what it replaces; 0 without.
+    pub popularity: u64,
+}
+
+impl Writer {
+    pub fn new(slots: usize, blocks: usize) -> Writer {
+        Writer {
+            eviction: Eviction::new(slots),
+            free_slots: Vec::new(),
+            fresh_slot: 0,
+            slots,
+            free_block: END,
+            fresh_block: END,
+            blocks_left: blocks,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.eviction.len() >= self.slots
+    }
+
+    fn take_slot(&mut self) -> Slot {
+        self.free_slots.pop().unwrap_or_else(|| {
+            self.fresh_slot += 1;
+            self.fresh_slot - 1
+        })
+    }
+}
+
+impl Table {
+    /// Stores `draft` and says how many other entries had to go; `None`: it is too large for this table.
+    pub fn insert(&self, draft: &Draft<'_>) -> Option<u64> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut old = self.find(draft.key);
+        let blocks = draft.octets.len().div_ceil(BLOCK);
+        if blocks > self.blocks {
+            return None;
+        }
+        let mut evicted = 0;
+        while writer.blocks_left < blocks || old.is_none() && writer.is_full() {
+            let victim = self.evict(&mut writer)?;
+            match old {
+                Some(found) if found.slot == victim => old = None,
+                _ => evicted += 1,
+            }
+        }
+        let first_block = self.write_blocks(&mut writer, draft.octets);
+        if let Some(old) = old {
+            self.rewrite(old.slot, first_block, Some(draft));
+            self.free_blocks(&mut writer, &old);
+        } else {
+            let slot = writer.take_slot();
+            self.rewrite(slot, first_block, Some(draft));
+            self.link(slot, draft.key.hash());
+            writer.eviction.admit(slot, draft.key.hash());
+        }
+        self.len.store(writer.eviction.len() as u64, Relaxed);
+        Some(evicted)
+    }
+
+    /// Takes out the entry for `key`.
+    pub fn remove(&self, key: &Key) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = self.find(key) {
+            writer.eviction.remove(found.slot);
+            self.discard(&mut writer, found.slot);
+            self.len.store(writer.eviction.len() as u64, Relaxed);
+        }
+    }
+
+    fn evict(&self, writer: &mut Writer) -> Option<Slot> {
+        let word = |slot, at: usize| self.slot(slot).map(|words| &words[at]);
+        let popularity = |slot| word(slot, field::POPULARITY).map_or(0, |word| word.load(Relaxed));
+        let victim = writer.eviction.evict(
+            |slot| popularity(slot) & READS,
+            |slot, reads| {
+                if let Some(word) = word(slot, field::POPULARITY) {
+                    word.store(popularity(slot) & !READS | reads, Relaxed);
+                }
+            },
+            |slot| word(slot, field::HASH).map_or(0, |word| word.load(Relaxed)),
+        )?;
+        self.discard(writer, victim);
+        Some(victim)
+    }
+
+    /// Empties a slot that is no longer in the order of eviction.
+    fn discard(&self, writer: &mut Writer, slot: Slot) {
+        let Some(words) = self.slot(slot) else { return };
+        let found = Found::new(slot, 0, words);
+        self.unlink(slot, words[field::HASH].load(Relaxed));
+        self.rewrite(slot, END, None);
+        self.free_blocks(writer, &found);
+        writer.free_slots.push(slot);
+    }
+
+    /// Overwrites a slot, with nothing if there is no draft.
+    fn rewrite(&self, slot: Slot, first_block: u32, draft: Option<&Draft<'_>>) {
+        let Some(words) = self.slot(slot) else { return };
+        let writing = words[field::SEQUENCE].load(Relaxed) | 1;
+        words[field::SEQUENCE].store(writing, Relaxed);
+        // Pairs with the fence in `copy`: who sees anything written from here on, to this slot or to a
+        // block that it gives up, sees the sequence above, too.
+        fence(Release);
+        let (hash, outline_flags, ttl, now, popularity) = draft.map_or((0, 0, 0, 0, 0), |draft| {
+            let flags = u64::from(draft.key.flags()) << FLAGS_SHIFT;
+            let outline_flags = draft.outline.to_bits() | flags;
+            (draft.key.hash(), outline_flags, draft.ttl, draft.now.0, draft.popularity)
+        });
+        words[field::HASH].store(hash, Relaxed);
+        words[field::BLOCKS_TTL].store(u64::from(first_block) | u64::from(ttl) << 32, Relaxed);
+        words[field::OUTLINE_FLAGS].store(outline_flags, Relaxed);
+        words[field::STORED].store(now, Relaxed);
+        words[field::NEXT_REFRESH].store(0, Relaxed);
+        words[field::POPULARITY].store(popularity, Relaxed);
+        words[field::SEQUENCE].store(writing + 1, Release);
+    }
+
+    fn link(&self, slot: Slot, hash: u64) {
+        let Some(words) = self.slot(slot) else { return };
+        let bucket = self.bucket(hash);
+        words[field::NEXT].store(u64::from(bucket.load(Relaxed)), Relaxed);
+        bucket.store(slot + 1, Release);
+    }
+
+    fn unlink(&self, slot: Slot, hash: u64) {
+        let next = self.slot(slot).map_or(END, |words| words[field::NEXT].load(Relaxed) as u32);
+        let bucket = self.bucket(hash);
+        let mut link = bucket.load(Relaxed);
+        if link == slot + 1 {
+            bucket.store(next, Release);
+            return;
+        }
+        while let Some(words) = link.checked_sub(1).and_then(|at| self.slot(at)) {
+            link = words[field::NEXT].load(Relaxed) as u32;
+            if link == slot + 1 {
+                words[field::NEXT].store(u64::from(next), Release);
+                return;
+            }
+        }
+    }
+
+    /// Writes `octets` to as many blocks as they need, which must be left, and returns the first.
+    fn write_blocks(&self, writer: &mut Writer, octets: &[u8]) -> u32 {
+        let mut first = END;
+        // From the end, so that each block knows the one after it.
+        for octets in octets.chunks(BLOCK).rev() {
+            let link = self.take_block(writer);
+            let Some(words) = self.block(link) else { break };
+            for (word, octets) in words.iter().zip(octets.chunks(8)) {
+                let mut whole = [0; 8];
+                whole[..octets.len()].copy_from_slice(octets);
+                word.store(u64::from_ne_bytes(whole), Relaxed);
+            }
+            self.block_link(link).store(first, Relaxed);
+            first = link;
+        }
+        first
+    }
+
+    fn take_block(&self, writer: &mut Writer) -> u32 {
+        writer.blocks_left -= 1;
+        if writer.free_block == END {
+            writer.fresh_block += 1;
+            return writer.fresh_block;
+        }
+        let link = writer.free_block;
+        writer.free_block = self.block_link(link).load(Relaxed);
+        link
+    }
+
+    fn free_blocks(&self, writer: &mut Writer, found: &Found) {
+        let mut link = found.first_block;
+        while link != END {
+            let next = self.block_link(link).load(Relaxed);
+            self.block_link(link).store(writer.free_block, Relaxed);
+            writer.free_block = link;
+            writer.blocks_left += 1;
+            link = next;
+        }
+    }
+}
