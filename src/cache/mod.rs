@@ -6,8 +6,9 @@
 //! get      success, then denial ─► Fresh | Stale | Miss
 //! ```
 //!
-//! So a SERVFAIL never displaces a good answer that may still be served (as CoreDNS does from 1.14.4
-//! on), while between an answer and a real denial the newer one stands.
+//! So a failure, or a reply that says nothing, never displaces an answer or a denial that may still be
+//! served (CoreDNS keeps answers so from 1.14.4 on), while between an answer and a real denial the newer
+//! one stands.
 
 mod config;
 mod eviction;
@@ -30,6 +31,9 @@ use table::{Draft, Found, Table};
 /// How long one refresh of an entry keeps others from being started, milliseconds: a little more
 /// than an upstream exchange may take.
 const REFRESH_LEASE_MS: u64 = 5_000;
+/// How long after a failure the upstream is not asked again for an answer that can still be served
+/// (the failure recheck timer of RFC 8767 §5), milliseconds: as long as a failure itself is kept.
+const RECHECK_MS: u64 = 1_000 * Config::SERVFAIL_TTL as u64;
 
 /// The cache of one server block.
 pub struct Cache {
@@ -64,8 +68,8 @@ pub enum Lookup {
         /// Whether the caller refreshes it.
         refresh: bool,
     },
-    /// An expired answer within its stale window, to be used as [`ServeStale`] says; `refresh` as
-    /// above.
+    /// An expired answer within its stale window, to be used as [`ServeStale`] says, or at once if the
+    /// upstream has just failed; `refresh` as above.
     Stale {
         /// Of the answer.
         outline: Outline,
@@ -110,12 +114,12 @@ impl Cache {
             return self.present(&found, Store::Success, key, now, out);
         }
         let denial = self.denial.find(key);
-        let stale = success.filter(|found| self.is_stale(found, now));
+        let stale = success.filter(|found| self.is_servable(found, now));
         // A denial that came since is newer than an answer only kept for bad times; a failure does not
         // count against one.
-        let denial = denial.filter(|found| stale.is_none() || found.outline.kind() != Kind::ServerFailure);
+        let denial = denial.filter(|found| stale.is_none() || !is_failure(found));
         match denial {
-            Some(found) if found.remaining(now) > 0 || stale.is_none() && self.is_stale(&found, now) => {
+            Some(found) if found.remaining(now) > 0 || stale.is_none() && self.is_servable(&found, now) => {
                 self.present(&found, Store::Denial, key, now, out)
             }
             _ => match stale {
@@ -125,10 +129,10 @@ impl Cache {
         }
     }
 
-    /// Whether `found` has expired, but not for longer than it may still be served.
-    fn is_stale(&self, found: &Found, now: Moment) -> bool {
+    /// Whether `found` is an answer or a denial that has not expired for longer than it may be served.
+    fn is_servable(&self, found: &Found, now: Moment) -> bool {
         let window = self.config.serve_stale.map_or(0, |stale| i64::from(stale.window));
-        -found.remaining(now) < window && found.outline.kind() != Kind::ServerFailure
+        -found.remaining(now) < window && !is_failure(found)
     }
 
     #[inline]
@@ -146,9 +150,28 @@ impl Cache {
             let refresh = prefetch.is_some_and(|prefetch| wants_prefetch(prefetch, table, found, now));
             return Lookup::Fresh { outline, ttl, store, refresh };
         }
-        let mode = self.config.serve_stale.map_or(StaleMode::Verify, |stale| stale.mode);
-        let refresh = table.claim_refresh(found, now, REFRESH_LEASE_MS);
+        let (mode, refresh) = match self.config.serve_stale.map(|stale| stale.mode) {
+            Some(StaleMode::Verify) if !table.is_deferred(found, now) => (StaleMode::Verify, false),
+            Some(StaleMode::Verify) => (StaleMode::Immediate, false),
+            _ => (StaleMode::Immediate, table.claim_refresh(found, now, REFRESH_LEASE_MS)),
+        };
         Lookup::Stale { outline, store, mode, refresh }
+    }
+
+    /// Takes note that the upstream could not answer `key`.
+    pub fn note_failure(&self, key: &Key, now: Moment) {
+        for table in [&self.success, &self.denial] {
+            if let Some(found) = table.find(key) {
+                table.defer(&found, now.plus_ms(RECHECK_MS));
+            }
+        }
+    }
+
+    /// Whether there is an answer for `key` that a failure must not displace.
+    fn holds_good(&self, key: &Key, now: Moment) -> bool {
+        let good =
+            |found: Found| self.is_servable(&found, now) || found.remaining(now) > 0 && !is_failure(&found);
+        [&self.success, &self.denial].into_iter().filter_map(|table| table.find(key)).any(good)
     }
 
     /// Judges the answer to `key` and keeps it if it may be kept.
@@ -171,9 +194,13 @@ impl Cache {
             dnssec_ok,
         };
         let verdict = policy::judge(&self.config, &facts, unix_now);
+        let refused = Insertion { store: None, ttl: verdict.ttl, evicted: 0 };
         let Some(store) = verdict.store else {
-            return Insertion { store: None, ttl: verdict.ttl, evicted: 0 };
+            return refused;
         };
+        if matches!(answer.kind(), Kind::ServerFailure | Kind::Empty) && self.holds_good(key, now) {
+            return refused;
+        }
         let (home, other) = match store {
             Store::Success => (&self.success, &self.denial),
             Store::Denial => (&self.denial, &self.success),
@@ -191,7 +218,7 @@ impl Cache {
             popularity: popularity.unwrap_or(0),
         };
         let Some(evicted) = home.insert(&draft) else {
-            return Insertion { store: None, ttl: verdict.ttl, evicted: 0 };
+            return refused;
         };
         if answer.kind() != Kind::ServerFailure {
             other.remove(key);
@@ -215,6 +242,10 @@ impl Cache {
             Store::Denial => &self.denial,
         }
     }
+}
+
+fn is_failure(found: &Found) -> bool {
+    found.outline.kind() == Kind::ServerFailure
 }
 
 fn wants_prefetch(prefetch: &Prefetch, table: &Table, found: &Found, now: Moment) -> bool {

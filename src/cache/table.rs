@@ -204,6 +204,18 @@ impl Table {
             && words[field::NEXT_REFRESH].compare_exchange(due, now.0 + lease_ms, Relaxed, Relaxed).is_ok()
     }
 
+    /// Nobody shall ask for `found` anew before `until`.
+    pub fn defer(&self, found: &Found, until: Moment) {
+        if let Some(words) = self.slot(found.slot) {
+            words[field::NEXT_REFRESH].store(until.0, Relaxed);
+        }
+    }
+
+    /// Whether it is too early to ask for `found` anew.
+    pub fn is_deferred(&self, found: &Found, now: Moment) -> bool {
+        self.slot(found.slot).is_some_and(|words| now.0 < words[field::NEXT_REFRESH].load(Relaxed))
+    }
+
     /// What the entry that replaces `found` inherits.
     pub fn popularity(&self, found: &Found) -> u64 {
         self.slot(found.slot).map_or(0, |words| words[field::POPULARITY].load(Relaxed))

@@ -10,7 +10,7 @@ use super::zones::{Zone, Zones};
 use crate::cache::{Lookup, StaleMode, Store};
 use crate::clock::{Moment, nanoseconds};
 use crate::metrics::{AnsweredBy, CacheType, ZoneShard};
-use crate::wire::{Answer, Key, Query, Rcode, Rejected, Reply, Terms};
+use crate::wire::{Answer, ExtendedError, Key, Query, Rcode, Rejected, Reply, Terms};
 
 /// When a query is answered.
 #[derive(Debug, Clone, Copy)]
@@ -93,16 +93,19 @@ impl Responder {
             _ if zone.block.empty => return refuse(&zone.shard, client, query, Rcode::REFUSED, out),
             _ => return miss(None),
         };
-        let (outline, ttl, store, refresh) = match cache.get(&self.key, timing.now, out) {
+        let mut terms = Terms { ttl: Some(0), authoritative: true, extended_error: None };
+        let (outline, store, refresh) = match cache.get(&self.key, timing.now, out) {
             Lookup::Fresh { outline, ttl, store, refresh } => {
                 if refresh {
                     zone.shard.cache_prefetch();
                 }
-                (outline, ttl, store, refresh)
+                terms.ttl = Some(ttl);
+                (outline, store, refresh)
             }
             Lookup::Stale { outline, store, mode: StaleMode::Immediate, refresh } => {
                 zone.shard.cache_served_stale();
-                (outline, 0, store, refresh)
+                terms.extended_error = Some(ExtendedError::of_stale(outline.rcode()));
+                (outline, store, refresh)
             }
             Lookup::Stale { outline, mode: StaleMode::Verify, .. } => {
                 zone.shard.cache_miss();
@@ -117,7 +120,6 @@ impl Responder {
             Store::Success => CacheType::Success,
             Store::Denial => CacheType::Denial,
         });
-        let terms = Terms { ttl: Some(ttl), authoritative: true };
         let limit = client.limit(query, zone.block.bufsize);
         let len = Reply::from_octets(out, query, outline, terms, limit);
         let sent = Sent { rcode: outline.rcode(), by: AnsweredBy::Cache, duration_ns: timing.hit_ns };
@@ -167,7 +169,7 @@ fn reject(out: &mut [u8], packet: &[u8], rejected: Rejected) -> Outcome {
 
 #[cold]
 fn refuse(shard: &ZoneShard, client: Client, query: &Query<'_>, rcode: Rcode, out: &mut [u8]) -> Outcome {
-    let len = Reply::error(out, query, rcode);
+    let len = Reply::error(out, query, rcode, None);
     count(shard, client, query, len, Sent { rcode, by: AnsweredBy::Server, duration_ns: 0 });
     Outcome::Reply { len, refresh: None }
 }

@@ -192,7 +192,7 @@ impl Running {
         }
         self.counters.overflow.inc();
         let query = Query::parse(packet).ok()?;
-        Some(Reply::error(room, &query, Rcode::REFUSED))
+        Some(Reply::error(room, &query, Rcode::REFUSED, None))
     }
 
     fn send(&self, batch: &mut Batch) {

@@ -1,6 +1,6 @@
 //! The OPT record (RFC 6891 §6.1.2).
 
-use super::header::{Record, record_type, u16_at};
+use super::header::{Rcode, Record, record_type, u16_at};
 
 /// What an OPT record says about its sender. Options are checked for shape and not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,36 @@ pub struct Edns {
     pub version: u8,
     /// DNSSEC records are welcome (RFC 3225).
     pub dnssec_ok: bool,
+}
+
+/// Why an answer is not what it could be (RFC 8914 §4), for those who sent an OPT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtendedError(pub u16);
+
+impl ExtendedError {
+    /// The answer has expired, and nothing newer could be had.
+    pub const STALE_ANSWER: ExtendedError = ExtendedError(3);
+    /// The same, of an NXDOMAIN.
+    pub const STALE_NXDOMAIN_ANSWER: ExtendedError = ExtendedError(19);
+    /// No upstream answered.
+    pub const NO_REACHABLE_AUTHORITY: ExtendedError = ExtendedError(22);
+    /// The network failed on the way to the upstream.
+    pub const NETWORK_ERROR: ExtendedError = ExtendedError(23);
+
+    /// What to tell about an expired answer with `rcode`.
+    #[inline]
+    pub fn of_stale(rcode: Rcode) -> ExtendedError {
+        if rcode == Rcode::NXDOMAIN {
+            ExtendedError::STALE_NXDOMAIN_ANSWER
+        } else {
+            ExtendedError::STALE_ANSWER
+        }
+    }
+
+    /// Octets of the option that carries it.
+    const LEN: usize = 6;
+    /// Its option's code.
+    const OPTION: u16 = 15;
 }
 
 impl Edns {
@@ -47,6 +77,31 @@ impl Edns {
         let [size_high, size_low] = self.udp_size.to_be_bytes();
         let flags = if self.dnssec_ok { 0x80 } else { 0 };
         [0, type_high, type_low, size_high, size_low, extended_rcode, self.version, flags, 0, 0, 0]
+    }
+
+    /// Octets of an OPT record that carries `error`.
+    #[inline]
+    pub(super) fn len_with(error: Option<ExtendedError>) -> usize {
+        Edns::LEN + if error.is_some() { ExtendedError::LEN } else { 0 }
+    }
+
+    /// Writes the record, which tells `error`, to the front of `out` and returns its length; 0 if it has
+    /// no room.
+    #[inline]
+    pub(super) fn write(self, extended_rcode: u8, error: Option<ExtendedError>, out: &mut [u8]) -> usize {
+        let len = Edns::len_with(error);
+        let Some((record, option)) = out.get_mut(..len).and_then(|out| out.split_at_mut_checked(Edns::LEN))
+        else {
+            return 0;
+        };
+        record.copy_from_slice(&self.octets(extended_rcode));
+        if let Some(error) = error {
+            record[Edns::LEN - 1] = ExtendedError::LEN as u8;
+            option[..2].copy_from_slice(&ExtendedError::OPTION.to_be_bytes());
+            option[2..4].copy_from_slice(&2u16.to_be_bytes());
+            option[4..].copy_from_slice(&error.0.to_be_bytes());
+        }
+        len
     }
 
     /// Appends the record.

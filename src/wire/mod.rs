@@ -14,7 +14,7 @@ mod reply;
 mod tests;
 
 pub use answer::{Answer, Kind, Lifetime, Outline, Unscannable};
-pub use edns::Edns;
+pub use edns::{Edns, ExtendedError};
 pub use header::{Flags, HEADER, Opcode, Rcode, record_type};
 pub use key::{Key, StoredKey};
 pub use name::{MAX_NAME, Name, NameError, write_text};

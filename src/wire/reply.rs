@@ -1,7 +1,7 @@
 //! The only way out for bytes that a client sees.
 
 use super::answer::{Answer, Outline, ttl_offsets};
-use super::edns::Edns;
+use super::edns::{Edns, ExtendedError};
 use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
 use super::query::{Query, Rejected, same_question};
 
@@ -19,6 +19,8 @@ pub struct Terms {
     pub ttl: Option<u32>,
     /// Set AA, as CoreDNS does on answers from its cache (some old stubs insist on it).
     pub authoritative: bool,
+    /// What to tell about it.
+    pub extended_error: Option<ExtendedError>,
 }
 
 impl Reply {
@@ -66,7 +68,7 @@ impl Reply {
                 }
             }
         }
-        let opt_len = if query.edns().is_some() { Edns::LEN } else { 0 };
+        let opt_len = if query.edns().is_some() { Edns::len_with(terms.extended_error) } else { 0 };
         let len =
             if len + opt_len > limit { Reply::cut(message, offsets, outline, limit - opt_len) } else { len };
         Reply::finish(out, len, query, outline.rcode(), terms)
@@ -121,27 +123,32 @@ impl Reply {
         out[2..4].copy_from_slice(&flags.to_be_bytes());
         let question = query.question();
         out[HEADER..HEADER + question.len()].copy_from_slice(question);
-        Reply::append_opt(out, len, query, rcode)
+        Reply::append_opt(out, len, query, rcode, terms.extended_error)
     }
 
     /// Appends the OPT of a reply if the query had one (RFC 6891 §6.1.1), and counts it.
     #[inline]
-    fn append_opt(out: &mut [u8], len: usize, query: &Query<'_>, rcode: Rcode) -> usize {
+    fn append_opt(
+        out: &mut [u8],
+        len: usize,
+        query: &Query<'_>,
+        rcode: Rcode,
+        error: Option<ExtendedError>,
+    ) -> usize {
         let Some(edns) = query.edns() else {
             return len;
         };
-        let Some(room) = out.get_mut(len..len + Edns::LEN) else {
-            return len;
-        };
         let own = Edns { udp_size: edns.udp_size.max(512), version: 0, dnssec_ok: edns.dnssec_ok };
-        room.copy_from_slice(&own.octets((rcode.0 >> 4) as u8));
-        let additionals = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
-        out[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
-        len + Edns::LEN
+        let written = own.write((rcode.0 >> 4) as u8, error, &mut out[len..]);
+        if written > 0 {
+            let additionals = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
+            out[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
+        }
+        len + written
     }
 
-    /// Writes a reply that is nothing but a response code, with the question.
-    pub fn error(out: &mut [u8], query: &Query<'_>, rcode: Rcode) -> usize {
+    /// Writes a reply that is nothing but a response code, with the question, and in its OPT `error`.
+    pub fn error(out: &mut [u8], query: &Query<'_>, rcode: Rcode, error: Option<ExtendedError>) -> usize {
         let question = query.question();
         let asked = query.flags();
         let flags = Flags::QR | asked.0 & (Flags::OPCODE | Flags::RD | Flags::CD) | rcode.0 & Flags::RCODE;
@@ -150,7 +157,7 @@ impl Reply {
         out[2..4].copy_from_slice(&flags.to_be_bytes());
         out[4..HEADER].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
         out[HEADER..len].copy_from_slice(question);
-        Reply::append_opt(out, len, query, rcode)
+        Reply::append_opt(out, len, query, rcode, error)
     }
 
     /// Writes the reply to bytes that are no [`Query`]: a header alone, for nothing behind the id is
@@ -178,10 +185,10 @@ impl Reply {
         let question = query.question();
         let head = HEADER + question.len();
         if response.len() < head || !same_question(&response[HEADER..head], question) {
-            return Reply::error(out, query, Rcode::SERVFAIL);
+            return Reply::error(out, query, Rcode::SERVFAIL, None);
         }
         if response.len() > limit {
-            let len = Reply::error(out, query, Flags::of(response).rcode());
+            let len = Reply::error(out, query, Flags::of(response).rcode(), None);
             out[2] |= (Flags::TC >> 8) as u8;
             return len;
         }

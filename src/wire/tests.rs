@@ -61,7 +61,7 @@ fn records(answer: &Answer) -> usize {
 
 fn reply(query: &[u8], answer: &Answer, ttl: Option<u32>, limit: usize) -> Vec<u8> {
     let mut out = vec![0; REPLY_ROOM];
-    let terms = Terms { ttl, authoritative: true };
+    let terms = Terms { ttl, authoritative: true, extended_error: None };
     let len = Reply::from_answer(&mut out, &Query::parse(query).unwrap(), answer, terms, limit);
     out.truncate(len);
     out
@@ -379,7 +379,7 @@ fn errors_carry_question_and_opt() {
     let octets = query_octets("a.test.", Some(1232));
     let query = Query::parse(&octets).unwrap();
     let mut out = [0; 512];
-    let len = Reply::error(&mut out, &query, Rcode::BADVERS);
+    let len = Reply::error(&mut out, &query, Rcode::BADVERS, None);
     let read = Message::from_vec(&out[..len]).unwrap();
     // 16 is BADVERS and BADSIG alike; which of the two hickory prints does not matter.
     assert_eq!(u16::from(read.metadata.response_code), 16);
@@ -452,7 +452,7 @@ proptest! {
         match Query::parse(&packet) {
             Ok(query) => {
                 let _ = query.upstream_message(1232);
-                let len = Reply::error(&mut out, &query, Rcode::SERVFAIL);
+                let len = Reply::error(&mut out, &query, Rcode::SERVFAIL, None);
                 prop_assert!(len >= HEADER);
             }
             Err(rejected) if reject => { let _ = Reply::reject(&mut out, &packet, rejected); }

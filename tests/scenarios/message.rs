@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use hickory_proto::op::{Edns, Message};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{RData, Record, RecordType};
 
 /// A client's query.
@@ -181,6 +182,15 @@ impl Reply {
     /// Every record but the OPT.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.message.all_sections()
+    }
+
+    /// The info code of the OPT's extended error option (RFC 8914 §2).
+    pub fn extended_error(&self) -> Option<u16> {
+        let options = self.message.edns.as_ref()?.options();
+        match options.get(EdnsCode::Unknown(15))? {
+            EdnsOption::Unknown(_, data) => Some(u16::from_be_bytes([*data.first()?, *data.get(1)?])),
+            _ => None,
+        }
     }
 
     /// The addresses in the answer section.

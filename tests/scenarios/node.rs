@@ -168,6 +168,14 @@ impl Node {
                 }
                 check(seen, expected)
             }
+            Step::Every { pause, length, step } => {
+                for turn in 1..=length.as_millis() / pause.as_millis().max(1) {
+                    let done = Box::pin(self.step(step)).await;
+                    done.map_err(|error| format!("{error} (the {turn}. time)"))?;
+                    tokio::time::sleep(*pause).await;
+                }
+                Ok(())
+            }
             Step::Reply { id, expected } => {
                 let asked = self.pending.remove(id).ok_or(format!("`{id}` is not pending"))?;
                 check(self.arrived(&asked).await?, expected)
@@ -303,6 +311,7 @@ impl Seen {
             }
             Expectation::Answers(count) => differ("answers", answers.len(), *count),
             Expectation::Records(count) => differ("records", self.reply.records().count(), *count),
+            Expectation::Ede(code) => differ("EDE", self.reply.extended_error(), Some(*code)),
             Expectation::Data(data) => differ("data", self.reply.addresses(), vec![data.clone()]),
         }
     }

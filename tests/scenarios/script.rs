@@ -11,9 +11,10 @@
 //!   authority test 60 SOA 30   an indented line goes on after a `;`
 //!   40 * @ 60 TXT 20           that many times
 //! upstream a.test A => fails   no answer comes; *.test stands for the names below test
-//! ask a.test A [do] [cd] [ad] [no-rd] [edns SIZE] [class CH] [as ID] => hit, NOERROR, ttl 60, no aa
+//! ask a.test A [do] [cd] [ad] [no-rd] [edns SIZE] [class CH] [as ID] => hit, NOERROR, ttl 60, no aa, ede 3
 //! reply ID => miss, answers 1  to an `ask` that was `pending`
 //! wait 1.5s
+//! every 100ms for 5m ask a.test A => hit
 //! asked 2                      queries the upstream got since it was last looked at
 //! entries success <= 1024      in the store
 //! flood 5000 f*.test A         that many names asked once each, * the number
@@ -35,6 +36,7 @@ pub struct Scenario {
 pub enum Step {
     Upstream { name: String, qtype: u16, takes: Duration, says: Option<Response> },
     Ask { query: Query, id: Option<String>, expected: Vec<Expectation> },
+    Every { pause: Duration, length: Duration, step: Box<Step> },
     Reply { id: String, expected: Vec<Expectation> },
     Wait(Duration),
     Asked(usize),
@@ -53,6 +55,8 @@ pub enum Expectation {
     Answers(usize),
     Records(usize),
     Data(String),
+    /// Extended DNS error (RFC 8914).
+    Ede(u16),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +150,11 @@ impl Step {
                 let (query, id) = query(name, qtype, options)?;
                 Ok(Step::Ask { query, id, expected: expectations(tail)? })
             }
+            (["every", pause, "for", length, "ask", ..], Some(_)) => {
+                let ask = text.split_once(" ask ").map_or("", |(_, ask)| ask);
+                let step = Box::new(Step::parse(&format!("ask {ask}"))?);
+                Ok(Step::Every { pause: duration(pause)?, length: duration(length)?, step })
+            }
             (["reply", id], Some(tail)) => {
                 Ok(Step::Reply { id: (*id).to_owned(), expected: expectations(tail)? })
             }
@@ -232,6 +241,7 @@ fn expectation(text: &str) -> Result<Expectation, String> {
         ["ttl", ttl] => Expectation::Ttl(ttl.parse().map_err(|_| format!("`{ttl}` is no TTL"))?),
         ["answers", answers] => Expectation::Answers(count(answers)?),
         ["records", records] => Expectation::Records(count(records)?),
+        ["ede", code] => Expectation::Ede(code.parse().map_err(|_| format!("`{code}` is no code"))?),
         ["data", data] => Expectation::Data(data.to_owned()),
         ["no", word] => Expectation::Flag(flag(word)?, false),
         [word] => match flag(word) {

@@ -3,7 +3,7 @@
 use super::Miss;
 use crate::metrics::AnsweredBy;
 use crate::server::responder::Sent;
-use crate::wire::{Answer, Flags, Kind, Query, Rcode, Reply, Terms};
+use crate::wire::{Answer, ExtendedError, Flags, Kind, Query, Rcode, Reply, Terms};
 
 /// What came of a flight.
 pub(super) enum Landing {
@@ -13,7 +13,7 @@ pub(super) enum Landing {
     },
     /// Nobody here can read it, but it is the answer.
     Opaque(Vec<u8>),
-    Failed(Rcode),
+    Failed(Rcode, Option<ExtendedError>),
 }
 
 /// Writes what `landing` means for `miss`: its answer, or the stale one it brought along.
@@ -27,13 +27,14 @@ pub(super) fn write(
     let sent = |rcode, by| Sent { rcode, by, duration_ns: 0 };
     if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
         miss.zone.miss_shard.cache_served_stale();
-        let terms = Terms { ttl: Some(0), authoritative: true };
+        let extended_error = Some(ExtendedError::of_stale(stale.rcode()));
+        let terms = Terms { ttl: Some(0), authoritative: true, extended_error };
         let len = Reply::from_answer(out, query, stale, terms, limit);
         return (len, sent(stale.rcode(), AnsweredBy::Cache));
     }
     match landing {
         Landing::Answer { answer, ttl } => {
-            let terms = Terms { ttl: *ttl, authoritative: false };
+            let terms = Terms { ttl: *ttl, authoritative: false, extended_error: None };
             let len = Reply::from_answer(out, query, answer, terms, limit);
             (len, sent(answer.rcode(), AnsweredBy::Forward))
         }
@@ -41,19 +42,23 @@ pub(super) fn write(
             let len = Reply::opaque(out, query, response, limit);
             (len, sent(Flags::of(out).rcode(), AnsweredBy::Forward))
         }
-        Landing::Failed(rcode) => (Reply::error(out, query, *rcode), sent(*rcode, AnsweredBy::Server)),
+        Landing::Failed(rcode, error) => {
+            (Reply::error(out, query, *rcode, *error), sent(*rcode, AnsweredBy::Server))
+        }
     }
 }
 
 impl Landing {
-    /// Whether a stale answer is better: anything but NOERROR and NXDOMAIN (CoreDNS's `verify`).
-    fn is_failure(&self) -> bool {
+    /// Whether a stale answer is better: anything but NOERROR and NXDOMAIN (CoreDNS's `verify`), and these
+    /// when they say nothing.
+    pub(super) fn is_failure(&self) -> bool {
         match self {
             Landing::Answer { answer, .. } => {
-                !matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) || answer.kind() == Kind::Other
+                !matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN)
+                    || matches!(answer.kind(), Kind::Other | Kind::Empty)
             }
             Landing::Opaque(_) => false,
-            Landing::Failed(_) => true,
+            Landing::Failed(..) => true,
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::server::querylog::Answered;
 use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
 use crate::server::zones::{Block, BlockId, Zone};
-use crate::wire::{Answer, Edns, Key, Query, REPLY_ROOM, Rcode, write_text};
+use crate::wire::{Answer, Edns, ExtendedError, Key, Query, REPLY_ROOM, Rcode, write_text};
 use landing::{Landing, write};
 use upstreams::Upstreams;
 
@@ -129,12 +129,12 @@ impl Misses {
             return;
         }
         let Some(place) = self.admit(&miss) else {
-            self.reply(&miss, &Landing::Failed(Rcode::REFUSED));
+            self.reply(&miss, &Landing::Failed(Rcode::REFUSED, None));
             return;
         };
         let probe = block.loops.as_ref().is_some_and(|guard| guard.notices(key.name(), query.qtype()));
         if block.loops.as_ref().is_some_and(|guard| guard.is_looping()) {
-            self.reply(&miss, &Landing::Failed(Rcode::SERVFAIL));
+            self.reply(&miss, &Landing::Failed(Rcode::SERVFAIL, None));
             return;
         }
         let transport = match &miss.reply_to {
@@ -206,12 +206,13 @@ impl Misses {
         let response = match result {
             Ok(response) => response,
             Err(error) => {
-                let rcode = match error {
-                    ForwardError::Overloaded { .. } => Rcode::REFUSED,
-                    _ => Rcode::SERVFAIL,
+                let (rcode, told) = match error {
+                    ForwardError::Overloaded { .. } => (Rcode::REFUSED, None),
+                    ForwardError::Failed(_) => (Rcode::SERVFAIL, Some(ExtendedError::NETWORK_ERROR)),
+                    _ => (Rcode::SERVFAIL, Some(ExtendedError::NO_REACHABLE_AUTHORITY)),
                 };
                 report(block, ask, rcode, &error);
-                return Landing::Failed(rcode);
+                return Landing::Failed(rcode, told);
             }
         };
         let (answer, lifetime) = match Answer::scan(&response, &ask.question) {
@@ -286,6 +287,11 @@ impl Flight {
             return;
         };
         let landing = self.misses.land(&block, &zone, &ask, result);
+        if landing.is_failure()
+            && let Some(cache) = &block.cache
+        {
+            cache.note_failure(&ask.key, self.misses.clock.now());
+        }
         for waiter in waiters {
             self.misses.reply(&waiter.miss, &landing);
         }
@@ -301,7 +307,7 @@ impl Drop for Flight {
     /// A panic in the middle of a flight costs its passengers a SERVFAIL.
     fn drop(&mut self) {
         for waiter in self.waiters() {
-            self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL));
+            self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL, None));
         }
     }
 }

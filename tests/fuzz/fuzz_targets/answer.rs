@@ -74,7 +74,7 @@ fuzz_target!(|input: Input| {
     let Ok((answer, _)) = Answer::scan(&response, &question) else {
         return;
     };
-    let terms = Terms { ttl: input.ttl, authoritative: input.limit & 1 == 1 };
+    let terms = Terms { ttl: input.ttl, authoritative: input.limit & 1 == 1, extended_error: None };
     let mut out = vec![0; REPLY_ROOM];
     let len = Reply::from_answer(&mut out, &query, &answer, terms, MAX_MESSAGE);
     let whole = out[..len].to_vec();
