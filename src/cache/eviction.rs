@@ -228,6 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn residents_that_are_read_outlive_those_that_are_not() {
+        let mut numbers = Numbers::new(10);
+        (0..3).for_each(|_| numbers.ask_all(0..6));
+        numbers.ask_all(50..55);
+        for n in 100..150 {
+            (0..3).for_each(|_| numbers.ask_all(n..n + 1));
+            assert!(numbers.ask(0), "gone when {n} came");
+        }
+        assert!(!numbers.ask(1));
+    }
+
+    #[test]
     fn a_removed_slot_leaves_no_hole() {
         let mut numbers = Numbers::new(4);
         numbers.ask_all(0..4);
