@@ -135,40 +135,29 @@ impl Table {
     #[inline]
     pub fn copy(&self, found: &Found, key: &Key, out: &mut [u8]) -> bool {
         let question_end = found.outline.question_end();
-        let Some(octets) = out.get_mut(..found.outline.octets()) else { return false };
-        if found.sequence % 2 == 1 || !self.read_blocks(found.first_block, octets) {
+        if found.sequence % 2 == 1 || !self.read_blocks(found.first_block, found.outline.octets(), out) {
             return false;
         }
-        let same = octets.get(HEADER..question_end).is_some_and(|question| question == key.question());
+        let same = out.get(HEADER..question_end).is_some_and(|question| question == key.question());
         // Pairs with the fence in `rewrite`: who read a block that was overwritten sees the new sequence.
         fence(Acquire);
         let sequence = self.slot(found.slot).map(|words| words[field::SEQUENCE].load(Relaxed));
         same && found.flags == key.flags() && sequence == Some(found.sequence)
     }
 
+    /// Copies whole blocks, of which the last may hold more than its part of `len`.
     #[inline]
-    fn read_blocks(&self, first: u32, octets: &mut [u8]) -> bool {
+    fn read_blocks(&self, first: u32, len: usize, out: &mut [u8]) -> bool {
         let mut link = first;
-        let (whole, rest) = octets.as_chunks_mut::<BLOCK>();
-        for to in whole {
+        let Some(blocks) = out.as_chunks_mut::<BLOCK>().0.get_mut(..len.div_ceil(BLOCK)) else {
+            return false;
+        };
+        for to in blocks {
             let Some(words) = self.block(link) else { return false };
             for (word, to) in words.iter().zip(to.as_chunks_mut::<8>().0) {
                 *to = word.load(Relaxed).to_ne_bytes();
             }
             link = self.block_link(link).load(Relaxed);
-        }
-        if rest.is_empty() {
-            return true;
-        }
-        let Some(words) = self.block(link) else { return false };
-        let (chunks, tail) = rest.as_chunks_mut::<8>();
-        let count = chunks.len();
-        for (word, to) in words.iter().zip(chunks) {
-            *to = word.load(Relaxed).to_ne_bytes();
-        }
-        if let Some(word) = words.get(count) {
-            let last = word.load(Relaxed).to_ne_bytes();
-            tail.iter_mut().zip(last).for_each(|(to, octet)| *to = octet);
         }
         true
     }
@@ -224,12 +213,16 @@ impl Table {
     /// `END` and what a torn read may yield have no slot.
     #[inline]
     fn slot(&self, slot: Slot) -> Option<&[AtomicU64; WORDS]> {
-        self.region.words()[..self.slots * WORDS].as_chunks().0.get(slot as usize)
+        if slot as usize >= self.slots {
+            return None;
+        }
+        self.region.words().as_chunks().0.get(slot as usize)
     }
 
+    /// Blocks stand behind the slots. What a torn read yields has no block, or any.
     #[inline]
     fn block(&self, link: u32) -> Option<&[AtomicU64; WORDS]> {
-        self.region.words()[self.slots * WORDS..].as_chunks().0.get((link as usize).wrapping_sub(1))
+        self.region.words().as_chunks().0.get((self.slots + link as usize).wrapping_sub(1))
     }
 
     #[inline]

@@ -9,6 +9,10 @@ use super::query::Query;
 
 /// Octets after the name: type, class, flags.
 const SUFFIX: usize = 5;
+/// Octets folded at a time.
+const VECTOR: usize = 16;
+/// Octets of a key's buffer.
+const ROOM: usize = (MAX_NAME + SUFFIX).next_multiple_of(VECTOR);
 
 /// One seed for the process, so that a key's hash is good in every table, and unknown to clients.
 static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::fast::RandomState::default);
@@ -24,7 +28,7 @@ pub struct Key {
     hasher: foldhash::fast::RandomState,
     hash: u64,
     len: usize,
-    octets: [u8; MAX_NAME + SUFFIX],
+    octets: [u8; ROOM],
 }
 
 /// A [`Key`] to be kept: 24 octets and the question's own.
@@ -36,7 +40,7 @@ pub struct StoredKey {
 
 impl Default for Key {
     fn default() -> Key {
-        Key { hasher: HASHER.clone(), hash: 0, len: SUFFIX, octets: [0; MAX_NAME + SUFFIX] }
+        Key { hasher: HASHER.clone(), hash: 0, len: SUFFIX, octets: [0; ROOM] }
     }
 }
 
@@ -59,9 +63,11 @@ impl Key {
         let question = query.question();
         let len = question.len();
         let name_len = len - 4;
-        // Length octets are at most 63 and 'A' is 65: folding the whole name leaves them alone.
-        for (to, from) in self.octets[..name_len].iter_mut().zip(&question[..name_len]) {
-            *to = from.to_ascii_lowercase();
+        self.octets[..name_len].copy_from_slice(&question[..name_len]);
+        // Length octets are at most 63 and 'A' is 65: folding the whole name leaves them alone. By the
+        // vector; what is folded behind the name is written over.
+        for vector in &mut self.octets.as_chunks_mut::<VECTOR>().0[..name_len.div_ceil(VECTOR)] {
+            *vector = vector.map(|octet| octet.to_ascii_lowercase());
         }
         self.octets[name_len..len].copy_from_slice(&question[name_len..]);
         self.octets[len] = (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)

@@ -24,4 +24,4 @@ pub use reply::{Reply, Terms};
 /// Longest message over TCP (RFC 1035 §4.2.2).
 pub const MAX_MESSAGE: usize = 65_535;
 /// Octets in which any reply can be made: a message, and the TTL offsets that stand behind a kept one.
-pub const REPLY_ROOM: usize = MAX_MESSAGE + 2 * answer::MAX_RECORDS;
+pub const REPLY_ROOM: usize = (MAX_MESSAGE + 2 * answer::MAX_RECORDS).next_multiple_of(64);
