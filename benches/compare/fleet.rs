@@ -60,10 +60,8 @@ impl Server {
         Ok((outcome, cpu))
     }
 
-    /// Asks each question once or a little more often, and does not measure.
+    /// Asks `count` questions, a few at a time, so that no peer loses any on the way to the upstream.
     pub fn fill(&self, questions: &mut dyn Questions, count: u64) -> io::Result<Outcome> {
-        // At a rate that every peer can bring from the upstream, in two goes, so that a loss is made good.
-        let load = Load { count, ..self.paced(3000.0, 60.0) };
-        load.run(questions)
+        Load { count, window: 32, ..self.closed_loop(30.0) }.run(questions)
     }
 }

@@ -107,7 +107,7 @@ pub fn flood(servers: &[Server], extent: Extent, results: &mut Results) -> io::R
     for server in servers {
         let mut watch = Watch::warm();
         server.fill(&mut watch, 2 * WARM as u64)?;
-        let seconds = 3.0 * extent.seconds;
+        let seconds = 2.0 * extent.seconds;
         let before = server.paced(WARM_PACE, seconds).run(&mut watch)?;
         watch.flood(FLOOD);
         let load = Load { window: 2048, ..server.paced(WARM_PACE * (FLOOD + 1) as f64, seconds) };
