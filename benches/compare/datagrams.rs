@@ -61,6 +61,12 @@ impl Datagrams {
 
     /// Takes what is there, up to [`SLOTS`]; waits for the first one only if the socket blocks.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        self.receive_up_to(socket, SLOTS)
+    }
+
+    /// The same, but no more than `most`.
+    pub fn receive_up_to(&mut self, socket: &UdpSocket, most: usize) -> io::Result<usize> {
+        let most = most.min(SLOTS);
         for slot in 0..self.dirty {
             self.iovecs[slot].iov_len = OCTETS;
             if !self.headers[slot].msg_hdr.msg_name.is_null() {
@@ -73,7 +79,7 @@ impl Datagrams {
         // move or touch until the call returns.
         let received = unsafe {
             let headers = self.headers.as_mut_ptr();
-            libc::recvmmsg(socket.as_raw_fd(), headers, SLOTS as _, flags, ptr::null_mut())
+            libc::recvmmsg(socket.as_raw_fd(), headers, most as _, flags, ptr::null_mut())
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         for slot in 0..received {

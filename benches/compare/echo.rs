@@ -5,14 +5,14 @@ use std::net::{SocketAddr, UdpSocket};
 
 use crate::datagrams::Datagrams;
 
-/// Serves `address` until it is killed.
-pub fn serve(address: SocketAddr) -> io::Result<()> {
+/// Serves `address` until it is killed, `batch` datagrams to a system call at most.
+pub fn serve(address: SocketAddr, batch: usize) -> io::Result<()> {
     let socket = UdpSocket::bind(address)?;
     // Only root may have more than net.core.rmem_max; what it then holds is enough here.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20);
     let mut datagrams = Datagrams::with_peers();
     loop {
-        let received = datagrams.receive(&socket)?;
+        let received = datagrams.receive_up_to(&socket, batch)?;
         for slot in 0..received {
             if let Some(flags) = datagrams.datagram(slot).get_mut(2) {
                 *flags |= 0x80;

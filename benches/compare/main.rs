@@ -18,14 +18,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use measure::Extent;
-use peers::{DOORSTEP, ECHO, Peer};
+use peers::{DOORSTEP, ECHO, ECHO_SINGLE, OWN, Peer};
 use results::Results;
 use upstream::Upstream;
 
 const USAGE: &str = "\
 usage: compare --doorstep FILE [--node-cache FILE] [--quick | --smoke] [--only NAME,...] [--out STEM]
        compare plot DATA.tsv PICTURE.svg
-       compare echo ADDRESS:PORT
+       compare echo ADDRESS:PORT BATCH
        compare load ADDRESS:PORT SECONDS [QUERIES/SECOND]";
 
 struct Options {
@@ -40,9 +40,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["echo", address] => {
-            address.parse().map_err(Into::into).and_then(|address| Ok(echo::serve(address)?))
-        }
+        ["echo", address, batch] => serve_echo(address, batch),
         ["load", address, seconds] => drive(address, seconds, "0"),
         ["load", address, seconds, rate] => drive(address, seconds, rate),
         ["plot", data, picture] => plot(Path::new(data), Path::new(picture)),
@@ -96,7 +94,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     drop(servers);
     measure::shapes(&options.doorstep, extent, &mut results)?;
     measure::threads(&options.doorstep, &upstream, extent, &mut results)?;
-    for peer in &peers[1..] {
+    for peer in peers.iter().filter(|peer| peer.name != ECHO && peer.name != ECHO_SINGLE) {
         results.add("binary", peer.name, stripped_size(peer)? as f64 / f64::from(1 << 20), None);
     }
     println!("{}", results.to_table());
@@ -113,16 +111,12 @@ fn chosen(options: &Options, results: &mut Results) -> Result<Vec<Peer>, Box<dyn
     peers.extend(options.node_cache.as_deref().map(peers::node_cache));
     peers.extend(peers::debian());
     if let Some(only) = &options.only {
-        peers.retain(|peer| {
-            [ECHO, DOORSTEP].contains(&peer.name) || only.iter().any(|name| name == peer.name)
-        });
+        peers.retain(|peer| OWN.contains(&peer.name) || only.iter().any(|name| name == peer.name));
     }
     peers.retain(|peer| {
         let file = peer.file();
         match &file {
-            Some(file) if ![ECHO, DOORSTEP].contains(&peer.name) => {
-                results.notes.push(version(peer.name, file))
-            }
+            Some(file) if !OWN.contains(&peer.name) => results.notes.push(version(peer.name, file)),
             Some(_) => {}
             None => results.notes.push(format!("{}: not installed", peer.name)),
         }
@@ -137,11 +131,10 @@ fn circumstances() -> Vec<String> {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown CPU");
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = file("/proc/sys/kernel/osrelease");
-    vec![format!(
-        "Linux {}, {cpus} of{}",
-        kernel.trim(),
-        model.trim_start_matches(['\t', ' ', ':', ' ']).trim()
-    )]
+    let load = file("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or("?");
+    let model = model.trim_start_matches([':', '\t', ' ']).trim();
+    vec![format!("Linux {}, {cpus} CPUs ({model}), load average {load} at the start", kernel.trim())]
 }
 
 /// The Debian package's version, or the file for what is in no package.
@@ -171,6 +164,10 @@ fn stripped_size(peer: &Peer) -> Result<u64, Box<dyn Error>> {
 fn plot(data: &Path, picture: &Path) -> Result<(), Box<dyn Error>> {
     let results = Results::from_tsv(&fs::read_to_string(data)?).ok_or("not a data file")?;
     Ok(fs::write(picture, plot::svg(&results))?)
+}
+
+fn serve_echo(address: &str, batch: &str) -> Result<(), Box<dyn Error>> {
+    Ok(echo::serve(address.parse()?, batch.parse()?)?)
 }
 
 /// The load client alone, for a server that somebody else started.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::fleet::Server;
 use crate::load::Load;
-use crate::peers::{self, DOORSTEP, ECHO, Peer};
+use crate::peers::{self, DOORSTEP, ECHO, ECHO_SINGLE, Peer};
 use crate::questions::{Cycle, Fresh, Shape, WARM, Watch};
 use crate::results::{Results, median};
 use crate::upstream::Upstream;
@@ -112,7 +112,7 @@ pub fn flood(servers: &[Server], extent: Extent, results: &mut Results) -> io::R
         watch.flood(FLOOD);
         let load = Load { window: 2048, ..server.paced(WARM_PACE * (FLOOD + 1) as f64, seconds) };
         let during = load.run(&mut watch)?;
-        if server.name != ECHO {
+        if !is_echo(server) {
             results.add("flood_hit_ratio", server.name, watch.hit_ratio(), None);
         }
         let ratio = during.percentile(0.99) / before.percentile(0.99);
@@ -152,7 +152,7 @@ pub fn flooded_memory(servers: &[Server], extent: Extent, results: &mut Results)
 /// Doorstep's other kinds of hits, each over the plain one.
 pub fn shapes(doorstep: &Path, extent: Extent, results: &mut Results) -> io::Result<()> {
     let upstream = Upstream::start(3600)?;
-    let server = Server::start(&peers::own(doorstep)?[1], upstream.address)?;
+    let server = Server::start(&peers::doorstep_with_threads(doorstep)[0], upstream.address)?;
     // Its answers live for the least time there is, and nobody refreshes them.
     let silent = Upstream::start(1)?;
     let stale = Server::start(&peers::doorstep_stale(doorstep), silent.address)?;
@@ -193,8 +193,8 @@ pub fn threads(
     extent: Extent,
     results: &mut Results,
 ) -> io::Result<()> {
-    let start = |threads| Server::start(&peers::doorstep_with_threads(doorstep, threads), upstream.address);
-    let servers = [start(1)?, start(2)?];
+    let [one, two] = peers::doorstep_with_threads(doorstep);
+    let servers = [Server::start(&one, upstream.address)?, Server::start(&two, upstream.address)?];
     let (mut cpu, mut rate) = (Vec::new(), Vec::new());
     for _ in 0..extent.rounds {
         let mut numbers = Vec::new();
@@ -216,7 +216,10 @@ fn put_memory(measure: &str, server: &Server, results: &mut Results) {
     results.add(measure, server.name, server.process.pss() as f64 / 1024.0, None);
 }
 
-/// All but the floor.
 fn caches(servers: &[Server]) -> impl Iterator<Item = &Server> {
-    servers.iter().filter(|server| server.name != ECHO)
+    servers.iter().filter(|server| !is_echo(server))
+}
+
+fn is_echo(server: &Server) -> bool {
+    [ECHO, ECHO_SINGLE].contains(&server.name)
 }

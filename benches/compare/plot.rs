@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::peers::{DOORSTEP, ECHO};
+use crate::peers::{DOORSTEP, ECHO, ECHO_SINGLE};
 use crate::results::Results;
 
 /// A row of bars.
@@ -70,7 +70,7 @@ fn draw(out: &mut String, panel: &Panel, results: &Results, servers: &[&str]) {
         let bar = (WIDTH - LABEL - NUMBER) * number / longest;
         let class = match *server {
             DOORSTEP => "d",
-            ECHO => "e",
+            ECHO | ECHO_SINGLE => "e",
             _ => "o",
         };
         let _ = writeln!(
@@ -103,5 +103,11 @@ mod tests {
             svg.contains("class=\"d\"") && svg.contains(">1.10<") && svg.contains("width=\"288.0\""),
             "{svg}"
         );
+    }
+
+    #[test]
+    fn the_picture_of_the_readme_is_drawn_from_its_data() {
+        let results = Results::from_tsv(include_str!("../results/compare.tsv")).unwrap();
+        assert_eq!(svg(&results), include_str!("../results/compare.svg"));
     }
 }

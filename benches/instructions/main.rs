@@ -40,7 +40,7 @@ fn main() {
 }
 
 fn gate(functions: bool) {
-    match count(functions).and_then(|counts| judge(&counts)) {
+    match count(functions).and_then(|counts| judge(&counts, BOUNDS)) {
         Ok(broken) if broken.is_empty() => {}
         Ok(broken) => {
             broken.iter().for_each(|line| eprintln!("{line}"));
@@ -91,7 +91,7 @@ fn print_functions(name: &str, part: &Part, times: u64) {
 }
 
 /// Prints what was counted beside its bounds; returns what is over them.
-fn judge(counts: &[(String, Counts)]) -> Result<Vec<String>, Box<dyn Error>> {
+fn judge(counts: &[(String, Counts)], bounds: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let by_name: BTreeMap<&str, Counts> = counts.iter().map(|(name, counts)| (&**name, *counts)).collect();
     let mut broken = Vec::new();
     let control = by_name.get(CONTROL).ok_or("no control")?;
@@ -99,13 +99,13 @@ fn judge(counts: &[(String, Counts)]) -> Result<Vec<String>, Box<dyn Error>> {
         broken.push(format!("the control is not seen: {control:?}"));
     }
     println!("{:<40}{:>20}{:>13}{:>9}", "", "instructions", "allocations", "atomics");
-    let mut check = |name: &str, counts: Counts, bounds: [&str; 3]| {
+    let mut check = |name: &str, counts: Counts, limits: [&str; 3]| {
         let measured = [Some(counts.instructions), Some(counts.allocations), counts.atomics];
         let cells: Vec<String> =
-            measured.iter().zip(bounds).map(|(number, bound)| cell(*number, bound)).collect();
+            measured.iter().zip(limits).map(|(number, bound)| cell(*number, bound)).collect();
         println!("{name:<40}{:>20}{:>13}{:>9}", cells[0], cells[1], cells[2]);
         for ((number, bound), what) in
-            measured.iter().zip(bounds).zip(["instructions", "allocations", "atomics"])
+            measured.iter().zip(limits).zip(["instructions", "allocations", "atomics"])
         {
             if let (Some(number), Ok(bound)) = (number, bound.parse::<u64>())
                 && *number > bound
@@ -114,13 +114,13 @@ fn judge(counts: &[(String, Counts)]) -> Result<Vec<String>, Box<dyn Error>> {
             }
         }
     };
-    for line in BOUNDS.lines().filter(|line| !line.starts_with('#')) {
-        let [name, bounds @ ..] = &line.split('\t').collect::<Vec<_>>()[..] else { continue };
-        let bounds: [&str; 3] = bounds.try_into().map_err(|_| format!("bounds.tsv: {line}"))?;
+    for line in bounds.lines().filter(|line| !line.starts_with('#')) {
+        let [name, limits @ ..] = &line.split('\t').collect::<Vec<_>>()[..] else { continue };
+        let limits: [&str; 3] = limits.try_into().map_err(|_| format!("bounds.tsv: {line}"))?;
         let counts = find(&by_name, name).ok_or_else(|| format!("bounds.tsv: nobody counts {name}"))?;
-        check(name, counts, bounds);
+        check(name, counts, limits);
     }
-    let unbound = counts.iter().map(|(name, _)| name).find(|name| !BOUNDS.contains(&format!("\n{name}\t")));
+    let unbound = counts.iter().map(|(name, _)| name).find(|name| !bounds.contains(&format!("\n{name}\t")));
     broken.extend(unbound.map(|name| format!("bounds.tsv: no line for {name}")));
     if !cfg!(target_arch = "x86_64") {
         println!("Atomic read-modify-writes are not counted on this architecture, only on x86-64.");
@@ -151,5 +151,45 @@ fn cell(number: Option<u64>, bound: &str) -> String {
         (None, _) => "?".to_owned(),
         (Some(number), "-") => number.to_string(),
         (Some(number), bound) => format!("{number} of {bound}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(hit: [u64; 3], control: [u64; 2], bounds: &str) -> usize {
+        let counts = |[instructions, allocations, atomics]: [u64; 3]| Counts {
+            instructions,
+            allocations,
+            atomics: Some(atomics),
+        };
+        let control = (CONTROL.to_owned(), counts([9, control[0], control[1]]));
+        let bounds = format!("# a comment\n{CONTROL}\t-\t1\t1\n{bounds}");
+        judge(&[control, ("hit".to_owned(), counts(hit))], &bounds).unwrap().len()
+    }
+
+    #[test]
+    fn what_is_over_its_bound_is_told() {
+        let bounds = "hit\t700\t0\t0\n";
+        assert_eq!(broken([700, 0, 0], [1, 1], bounds), 0);
+        assert_eq!(broken([701, 0, 0], [1, 1], bounds), 1);
+        assert_eq!(broken([701, 1, 1], [1, 1], bounds), 3);
+        assert_eq!(broken([701, 1, 1], [1, 1], "hit\t-\t-\t-\n"), 0);
+    }
+
+    #[test]
+    fn a_blind_harness_and_a_missing_bound_are_told() {
+        assert_eq!(broken([1, 0, 0], [0, 1], "hit\t700\t0\t0\n"), 1);
+        assert_eq!(broken([1, 0, 0], [1, 0], "hit\t700\t0\t0\n"), 1);
+        assert_eq!(broken([1, 0, 0], [1, 1], ""), 1);
+        assert!(judge(&[], "hit\t700\t0\t0\n").is_err());
+    }
+
+    #[test]
+    fn derived_lines_are_differences() {
+        let counts = |instructions| Counts { instructions, allocations: 0, atomics: None };
+        let by_name = BTreeMap::from([("batch of 32", counts(410)), ("batch of 1", counts(100))]);
+        assert_eq!(find(&by_name, "= batch, per datagram").unwrap().instructions, 10);
     }
 }
