@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::fleet::Server;
-use crate::load::Load;
+use crate::load::{Load, Outcome};
 use crate::peers::{self, DOORSTEP, ECHO, ECHO_SINGLE, Peer};
 use crate::questions::{Cycle, Fresh, Shape, WARM, Watch};
 use crate::results::{Results, median};
@@ -64,6 +64,7 @@ pub fn hits(servers: &[Server], extent: Extent, results: &mut Results) -> io::Re
             server.fill(&mut Cycle::warm(Shape::A), 2 * WARM as u64)?;
             let load = server.closed_loop(extent.seconds);
             let (outcome, cpu) = server.measure(load, &mut Cycle::warm(Shape::A))?;
+            demand_answers(server, &outcome)?;
             round[0].push(cpu);
             round[1].push(outcome.answered as f64 / outcome.seconds / 1e3);
             let load = server.paced(PACE, extent.seconds);
@@ -175,7 +176,10 @@ pub fn shapes(doorstep: &Path, extent: Extent, results: &mut Results) -> io::Res
     for _ in 0..extent.rounds {
         let mut round = Vec::new();
         for (_, server, shape) in &shapes {
-            round.push(server.measure(server.closed_loop(extent.seconds), &mut Cycle::warm(*shape))?.1);
+            let load = server.closed_loop(extent.seconds);
+            let (outcome, cpu) = server.measure(load, &mut Cycle::warm(*shape))?;
+            demand_answers(server, &outcome)?;
+            round.push(cpu);
         }
         rounds.push(round);
     }
@@ -210,6 +214,15 @@ pub fn threads(
     results.add("threads_cpu", DOORSTEP, median(cpu), None);
     results.add("threads_rate", DOORSTEP, median(rate), None);
     Ok(())
+}
+
+/// What a server spends on errors is not the price of a hit.
+fn demand_answers(server: &Server, outcome: &Outcome) -> io::Result<()> {
+    if outcome.lost() < 0.05 {
+        return Ok(());
+    }
+    let lost = outcome.lost() * 100.0;
+    Err(io::Error::other(format!("{}: {lost:.0} % of the hits are none", server.name)))
 }
 
 fn put_memory(measure: &str, server: &Server, results: &mut Results) {
