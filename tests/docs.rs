@@ -121,11 +121,16 @@ fn every_metric_of_the_readme_exists() {
 
 #[test]
 fn every_file_the_documents_link_to_exists() {
-    for (document, text) in [("README.md", README), ("ARCHITECTURE.md", include_str!("../ARCHITECTURE.md"))] {
+    for (document, text) in [
+        ("README.md", README),
+        ("ARCHITECTURE.md", include_str!("../ARCHITECTURE.md")),
+        ("benches/README.md", include_str!("../benches/README.md")),
+    ] {
+        let document = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if !target.contains("://") && !target.starts_with('#') {
-                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
-                assert!(path.exists(), "{document} links to {target}");
+                let path = document.with_file_name(target);
+                assert!(path.exists(), "{} links to {target}", document.display());
             }
         }
     }

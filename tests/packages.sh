@@ -6,7 +6,10 @@ BUILD_PACKAGES='gcc libc6-dev'
 TRY_PACKAGES='iproute2 bind9-dnsutils conntrack curl'
 # Peers and tools the suites run against.
 TEST_PACKAGES='bind9-dnsutils conntrack iproute2 iptables knot-dnsutils nftables nsd procps unbound util-linux'
-
+# What benches/ counts and compares with: an upstream, valgrind, objdump and strip.
+BENCH_PACKAGES='binutils nsd valgrind'
+# Who is measured beside Doorstep if it is there.
+PEER_PACKAGES='bind9 dnsdist dnsmasq-base knot-resolver pdns-recursor unbound'
 # What boots a stock kernel in tests/vm.
 VM_PACKAGES='binutils busybox-static conntrack cpio iproute2 iptables kmod nftables qemu-system-x86'
 # The fuzzing engine is C++.

@@ -5,5 +5,5 @@ set -eu
 cd "$(dirname "$0")/.."
 . tests/packages.sh
 install_packages $BUILD_PACKAGES $TEST_PACKAGES
-cargo test --locked "$@"
+cargo test --locked --workspace "$@"
 [ $# -gt 0 ] || tests/vm/run

@@ -19,8 +19,9 @@ mod registry;
 mod shard;
 mod snapshot;
 
-pub use encode::CONTENT_TYPE;
+pub use encode::{CONTENT_TYPE, encode};
 pub use handle::{Counter, Gauge, Histogram};
 pub use label::{AnsweredBy, CacheType, Family, Transport, rcode_name};
 pub use registry::{Registration, Registry};
 pub use shard::{ZoneLabels, ZoneShard};
+pub use snapshot::{Samples, Snapshot, Value};

@@ -26,7 +26,7 @@ mod tests;
 mod udp;
 pub mod zones;
 
-pub use batch::Wake;
+pub use batch::{Batch, Origin, Wake};
 pub use client::Client;
 pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
 pub use errors::ErrorLog;
