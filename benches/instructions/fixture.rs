@@ -89,7 +89,7 @@ impl Fixture {
         };
         let zone = |name: &str| {
             let serve_stale = stale.then_some(ServeStale { window: 3600, mode: StaleMode::Immediate });
-            let cache = Cache::new(Config { serve_stale, ..Config::default() });
+            let cache = Cache::new(Config { serve_stale, ..Config::default() }).expect("address space");
             cases.iter().for_each(|case| fill(&cache, case));
             Arc::new(Zone {
                 origin: Name::from_text(name).expect("a name"),
