@@ -97,72 +97,78 @@ impl Cache {
         &self.config
     }
 
-    /// Whether names below `name` (folded wire octets) are cached here at all.
+    /// Whether names below that of `key` are cached here at all.
     #[inline]
-    pub fn covers(&self, name: &[u8]) -> bool {
-        self.config.zones.is_empty() || self.config.zones.iter().any(|zone| zone.contains(name))
+    pub fn covers(&self, key: &Key) -> bool {
+        self.config.zones.is_empty() || self.config.zones.iter().any(|zone| zone.contains(key.name()))
     }
 
     /// Looks `key` up at `now` and writes what it finds to `out`, which has
     /// [`REPLY_ROOM`](crate::wire::REPLY_ROOM).
     ///
     /// An entry that is replaced at this very moment may be missed.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
         let success = self.success.find(key);
-        if let Some(found) = success.filter(|found| found.remaining(now) > 0) {
-            return self.present(&found, Store::Success, key, now, out);
+        match &success {
+            Some(found) if found.remaining(now) > 0 => self.fresh(found, Store::Success, key, now, out),
+            _ => self.denial_or_stale(success, key, now, out),
         }
-        let denial = self.denial.find(key);
+    }
+
+    /// The part of [`Cache::get`] for what has no live answer.
+    #[inline(never)]
+    fn denial_or_stale(&self, success: Option<Found<'_>>, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
         let stale = success.filter(|found| self.is_servable(found, now));
         // A denial that came since is newer than an answer only kept for bad times; a failure does not
         // count against one.
-        let denial = denial.filter(|found| stale.is_none() || !is_failure(found));
-        match denial {
-            Some(found) if found.remaining(now) > 0 || stale.is_none() && self.is_servable(&found, now) => {
-                self.present(&found, Store::Denial, key, now, out)
+        let denial = self.denial.find(key).filter(|found| stale.is_none() || !is_failure(found));
+        match (denial, stale) {
+            (Some(found), _) if found.remaining(now) > 0 => self.fresh(&found, Store::Denial, key, now, out),
+            (_, Some(found)) => self.stale(&found, Store::Success, key, now, out),
+            (Some(found), _) if self.is_servable(&found, now) => {
+                self.stale(&found, Store::Denial, key, now, out)
             }
-            _ => match stale {
-                Some(found) => self.present(&found, Store::Success, key, now, out),
-                None => Lookup::Miss,
-            },
+            _ => Lookup::Miss,
         }
     }
 
     /// Whether `found` is an answer or a denial that has not expired for longer than it may be served.
-    fn is_servable(&self, found: &Found, now: Moment) -> bool {
+    fn is_servable(&self, found: &Found<'_>, now: Moment) -> bool {
         let window = self.config.serve_stale.map_or(0, |stale| i64::from(stale.window));
         -found.remaining(now) < window && !is_failure(found)
     }
 
-    #[inline]
-    fn present(&self, found: &Found, store: Store, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
-        let table = self.table(store);
-        if !table.copy(found, key, out) {
+    #[inline(always)]
+    fn fresh(&self, found: &Found<'_>, store: Store, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
+        if !self.table(store).copy(found, key, out) {
             return Lookup::Miss;
         }
-        table.touch(found);
-        let outline = found.outline;
-        let remaining = found.remaining(now);
-        if remaining > 0 {
-            let ttl = if self.config.keep_ttl { found.ttl } else { remaining as u32 };
-            let prefetch = self.config.prefetch.as_ref();
-            let refresh = prefetch.is_some_and(|prefetch| wants_prefetch(prefetch, table, found, now));
-            return Lookup::Fresh { outline, ttl, store, refresh };
+        found.touch();
+        let ttl = if self.config.keep_ttl { found.ttl } else { found.remaining(now) as u32 };
+        let refresh =
+            self.config.prefetch.as_ref().is_some_and(|prefetch| wants_prefetch(prefetch, found, now));
+        Lookup::Fresh { outline: found.outline, ttl, store, refresh }
+    }
+
+    fn stale(&self, found: &Found<'_>, store: Store, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
+        if !self.table(store).copy(found, key, out) {
+            return Lookup::Miss;
         }
+        found.touch();
         let (mode, refresh) = match self.config.serve_stale.map(|stale| stale.mode) {
-            Some(StaleMode::Verify) if !table.is_deferred(found, now) => (StaleMode::Verify, false),
+            Some(StaleMode::Verify) if !found.is_deferred(now) => (StaleMode::Verify, false),
             Some(StaleMode::Verify) => (StaleMode::Immediate, false),
-            _ => (StaleMode::Immediate, table.claim_refresh(found, now, REFRESH_LEASE_MS)),
+            _ => (StaleMode::Immediate, found.claim_refresh(now, REFRESH_LEASE_MS)),
         };
-        Lookup::Stale { outline, store, mode, refresh }
+        Lookup::Stale { outline: found.outline, store, mode, refresh }
     }
 
     /// Takes note that the upstream could not answer `key`.
     pub fn note_failure(&self, key: &Key, now: Moment) {
         for table in [&self.success, &self.denial] {
             if let Some(found) = table.find(key) {
-                table.defer(&found, now.plus_ms(RECHECK_MS));
+                found.defer(now.plus_ms(RECHECK_MS));
             }
         }
     }
@@ -205,8 +211,7 @@ impl Cache {
             Store::Success => (&self.success, &self.denial),
             Store::Denial => (&self.denial, &self.success),
         };
-        let popularity =
-            [home, other].into_iter().find_map(|table| Some(table.popularity(&table.find(key)?)));
+        let popularity = [home, other].into_iter().find_map(|table| Some(table.find(key)?.popularity()));
         let mut octets = answer.octets().to_vec();
         octets[HEADER..answer.outline().question_end()].copy_from_slice(key.question());
         let draft = Draft {
@@ -244,14 +249,14 @@ impl Cache {
     }
 }
 
-fn is_failure(found: &Found) -> bool {
+fn is_failure(found: &Found<'_>) -> bool {
     found.outline.kind() == Kind::ServerFailure
 }
 
-fn wants_prefetch(prefetch: &Prefetch, table: &Table, found: &Found, now: Moment) -> bool {
-    let hits = table.hit(found, now, prefetch.gap_ms);
+fn wants_prefetch(prefetch: &Prefetch, found: &Found<'_>, now: Moment) -> bool {
+    let hits = found.hit(now, prefetch.gap_ms);
     let threshold = (u64::from(found.ttl) * u64::from(prefetch.percentage)).div_ceil(100);
     hits >= u64::from(prefetch.amount)
         && found.remaining(now) as u64 <= threshold
-        && table.claim_refresh(found, now, REFRESH_LEASE_MS)
+        && found.claim_refresh(now, REFRESH_LEASE_MS)
 }

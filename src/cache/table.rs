@@ -84,7 +84,8 @@ pub(super) struct Table {
 /// An entry as it was when a reader found it. Nothing in it is to be believed before
 /// [`Table::copy`] said so.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
+pub(super) struct Found<'t> {
+    words: &'t [AtomicU64; WORDS],
     slot: Slot,
     sequence: u64,
     first_block: u32,
@@ -115,8 +116,8 @@ impl Table {
     }
 
     /// The entry for `key`, to be copied.
-    #[inline]
-    pub fn find(&self, key: &Key) -> Option<Found> {
+    #[inline(always)]
+    pub fn find(&self, key: &Key) -> Option<Found<'_>> {
         let hash = key.hash();
         let mut link = self.bucket(hash).load(Acquire);
         for _ in 0..LONGEST_WALK {
@@ -132,21 +133,22 @@ impl Table {
     }
 
     /// Copies the octets of `found` to the front of `out` and says whether they are the answer to `key`.
-    #[inline]
-    pub fn copy(&self, found: &Found, key: &Key, out: &mut [u8]) -> bool {
+    #[inline(always)]
+    pub fn copy(&self, found: &Found<'_>, key: &Key, out: &mut [u8]) -> bool {
         let question_end = found.outline.question_end();
         if found.sequence % 2 == 1 || !self.read_blocks(found.first_block, found.outline.octets(), out) {
             return false;
         }
-        let same = out.get(HEADER..question_end).is_some_and(|question| question == key.question());
+        let same = question_end == HEADER + key.question().len()
+            && out.get(HEADER..).is_some_and(|kept| key.is_question(kept));
         // Pairs with the fence in `rewrite`: who read a block that was overwritten sees the new sequence.
         fence(Acquire);
-        let sequence = self.slot(found.slot).map(|words| words[field::SEQUENCE].load(Relaxed));
-        same && found.flags == key.flags() && sequence == Some(found.sequence)
+        let sequence = found.words[field::SEQUENCE].load(Relaxed);
+        same && found.flags == key.flags() && sequence == found.sequence
     }
 
     /// Copies whole blocks, of which the last may hold more than its part of `len`.
-    #[inline]
+    #[inline(always)]
     fn read_blocks(&self, first: u32, len: usize, out: &mut [u8]) -> bool {
         let mut link = first;
         let Some(blocks) = out.as_chunks_mut::<BLOCK>().0.get_mut(..len.div_ceil(BLOCK)) else {
@@ -160,54 +162,6 @@ impl Table {
             link = self.block_link(link).load(Relaxed);
         }
         true
-    }
-
-    /// Counts a read of `found`. A popular entry's count is full, so that reading it writes nothing.
-    #[inline]
-    pub fn touch(&self, found: &Found) {
-        let Some(words) = self.slot(found.slot) else { return };
-        let popularity = words[field::POPULARITY].load(Relaxed);
-        if popularity & READS < MOST_READS {
-            words[field::POPULARITY].store(popularity + 1, Relaxed);
-        }
-    }
-
-    /// Counts a hit of `found` and says how many came without a gap longer than `gap_ms`.
-    pub fn hit(&self, found: &Found, now: Moment, gap_ms: u64) -> u64 {
-        let Some(words) = self.slot(found.slot) else { return 0 };
-        let popularity = words[field::POPULARITY].load(Relaxed);
-        let idle = (now.0 as u32).wrapping_sub((popularity >> 32) as u32);
-        let before = popularity >> HITS_SHIFT & MOST_HITS;
-        let hits = if u64::from(idle) > gap_ms { 1 } else { (before + 1).min(MOST_HITS) };
-        let last = u64::from(now.0 as u32) << 32;
-        words[field::POPULARITY].store(last | hits << HITS_SHIFT | popularity & READS, Relaxed);
-        hits
-    }
-
-    /// Whether the caller shall refresh `found` now. One caller is told so every `lease_ms`: the refresh
-    /// replaces the entry, and if it fails the lease runs out.
-    pub fn claim_refresh(&self, found: &Found, now: Moment, lease_ms: u64) -> bool {
-        let Some(words) = self.slot(found.slot) else { return false };
-        let due = words[field::NEXT_REFRESH].load(Relaxed);
-        now.0 >= due
-            && words[field::NEXT_REFRESH].compare_exchange(due, now.0 + lease_ms, Relaxed, Relaxed).is_ok()
-    }
-
-    /// Nobody shall ask for `found` anew before `until`.
-    pub fn defer(&self, found: &Found, until: Moment) {
-        if let Some(words) = self.slot(found.slot) {
-            words[field::NEXT_REFRESH].store(until.0, Relaxed);
-        }
-    }
-
-    /// Whether it is too early to ask for `found` anew.
-    pub fn is_deferred(&self, found: &Found, now: Moment) -> bool {
-        self.slot(found.slot).is_some_and(|words| now.0 < words[field::NEXT_REFRESH].load(Relaxed))
-    }
-
-    /// What the entry that replaces `found` inherits.
-    pub fn popularity(&self, found: &Found) -> u64 {
-        self.slot(found.slot).map_or(0, |words| words[field::POPULARITY].load(Relaxed))
     }
 
     /// `END` and what a torn read may yield have no slot.
@@ -237,12 +191,13 @@ impl Table {
     }
 }
 
-impl Found {
-    #[inline]
-    fn new(slot: Slot, sequence: u64, words: &[AtomicU64; WORDS]) -> Found {
+impl<'t> Found<'t> {
+    #[inline(always)]
+    fn new(slot: Slot, sequence: u64, words: &'t [AtomicU64; WORDS]) -> Found<'t> {
         let blocks_ttl = words[field::BLOCKS_TTL].load(Relaxed);
         let outline_flags = words[field::OUTLINE_FLAGS].load(Relaxed);
         Found {
+            words,
             slot,
             sequence,
             first_block: blocks_ttl as u32,
@@ -257,5 +212,49 @@ impl Found {
     #[inline]
     pub fn remaining(&self, now: Moment) -> i64 {
         i64::from(self.ttl) - (now.since(self.stored) / 1000) as i64
+    }
+
+    /// Counts a read. A popular entry's count is full, so that reading it writes nothing.
+    #[inline]
+    pub fn touch(&self) {
+        let popularity = self.popularity();
+        if popularity & READS < MOST_READS {
+            self.words[field::POPULARITY].store(popularity + 1, Relaxed);
+        }
+    }
+
+    /// Counts a hit and says how many came without a gap longer than `gap_ms`.
+    pub fn hit(&self, now: Moment, gap_ms: u64) -> u64 {
+        let popularity = self.popularity();
+        let idle = (now.0 as u32).wrapping_sub((popularity >> 32) as u32);
+        let before = popularity >> HITS_SHIFT & MOST_HITS;
+        let hits = if u64::from(idle) > gap_ms { 1 } else { (before + 1).min(MOST_HITS) };
+        let last = u64::from(now.0 as u32) << 32;
+        self.words[field::POPULARITY].store(last | hits << HITS_SHIFT | popularity & READS, Relaxed);
+        hits
+    }
+
+    /// Whether the caller shall refresh the entry now. One caller is told so every `lease_ms`: the
+    /// refresh replaces the entry, and if it fails the lease runs out.
+    pub fn claim_refresh(&self, now: Moment, lease_ms: u64) -> bool {
+        let next = &self.words[field::NEXT_REFRESH];
+        let due = next.load(Relaxed);
+        now.0 >= due && next.compare_exchange(due, now.0 + lease_ms, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Nobody shall ask for the entry anew before `until`.
+    pub fn defer(&self, until: Moment) {
+        self.words[field::NEXT_REFRESH].store(until.0, Relaxed);
+    }
+
+    /// Whether it is too early to ask for the entry anew.
+    pub fn is_deferred(&self, now: Moment) -> bool {
+        now.0 < self.words[field::NEXT_REFRESH].load(Relaxed)
+    }
+
+    /// What the entry that replaces this one inherits.
+    #[inline]
+    pub fn popularity(&self) -> u64 {
+        self.words[field::POPULARITY].load(Relaxed)
     }
 }

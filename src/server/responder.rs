@@ -89,7 +89,7 @@ impl Responder {
     ) -> Outcome {
         let miss = |stale| Outcome::Miss { zone: zone.clone(), stale };
         let cache = match &zone.block.cache {
-            Some(cache) if cache.covers(self.key.name()) && query.is_cacheable() => cache,
+            Some(cache) if cache.covers(&self.key) && query.is_cacheable() => cache,
             _ if zone.block.empty => return refuse(&zone.shard, client, query, Rcode::REFUSED, out),
             _ => return miss(None),
         };

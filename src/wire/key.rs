@@ -57,24 +57,53 @@ impl Key {
     }
 
     /// Overwrites this key with that of `query`.
-    #[inline]
+    #[inline(always)]
     pub fn set(&mut self, query: &Query<'_>) {
         let flags = query.flags();
         let question = query.question();
         let len = question.len();
-        let name_len = len - 4;
-        self.octets[..name_len].copy_from_slice(&question[..name_len]);
-        // Length octets are at most 63 and 'A' is 65: folding the whole name leaves them alone. By the
-        // vector; what is folded behind the name is written over.
-        for vector in &mut self.octets.as_chunks_mut::<VECTOR>().0[..name_len.div_ceil(VECTOR)] {
-            *vector = vector.map(|octet| octet.to_ascii_lowercase());
+        self.fold(question);
+        // Type and class are numbers and have no case.
+        if let Some((_, fixed)) = question.split_last_chunk::<4>() {
+            self.octets[len - 4..len].copy_from_slice(fixed);
         }
-        self.octets[name_len..len].copy_from_slice(&question[name_len..]);
         self.octets[len] = (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
             | (u8::from(flags.has(Flags::CD)) * Key::CHECKING_DISABLED)
             | (u8::from(flags.has(Flags::RD)) * Key::RECURSION_DESIRED);
         self.len = len + 1;
         self.hash = self.hasher.hash_one(&self.octets[..self.len]);
+    }
+
+    /// Copies `question` in lower case. Length octets are at most 63 and 'A' is 65: folding leaves them
+    /// alone. What does not fill a vector is done by one that overlaps the vector before.
+    #[inline(always)]
+    fn fold(&mut self, question: &[u8]) {
+        let lower = |vector: &[u8; VECTOR]| vector.map(|octet| octet.to_ascii_lowercase());
+        let Some(last) = question.last_chunk() else {
+            self.octets[..question.len()].copy_from_slice(question);
+            self.octets[..question.len()].make_ascii_lowercase();
+            return;
+        };
+        for (to, from) in self.octets.as_chunks_mut().0.iter_mut().zip(question.as_chunks().0) {
+            *to = lower(from);
+        }
+        self.octets[question.len() - VECTOR..question.len()].copy_from_slice(&lower(last));
+    }
+
+    /// Whether the first octets of `kept` are the question. By the word, for a C library's `memcmp` may
+    /// take an octet at a time (musl's does).
+    #[inline(always)]
+    pub fn is_question(&self, kept: &[u8]) -> bool {
+        let len = self.len - 1;
+        let words = len / 8;
+        let (own, kept_words) = (self.octets.as_chunks::<8>().0, kept.as_chunks::<8>().0);
+        if kept_words.len() <= words {
+            return kept.get(..len) == Some(self.question());
+        }
+        let pairs = own.iter().zip(kept_words).take(words);
+        let same = pairs.fold(true, |same, (one, other)| same & (one == other));
+        let rest = |words_of: &[[u8; 8]]| u64::from_le_bytes(words_of[words]) << (63 - len % 8 * 8) << 1;
+        same && rest(own) == rest(kept_words)
     }
 
     /// The name, lower case, uncompressed wire octets.

@@ -116,21 +116,24 @@ impl Name {
     /// below it.
     #[inline]
     pub fn contains(&self, name: &[u8]) -> bool {
-        let Some(start) = name.len().checked_sub(self.0.len()) else {
+        let Some((above, tail)) =
+            name.len().checked_sub(self.0.len()).and_then(|at| name.split_at_checked(at))
+        else {
             return false;
         };
-        name[start..] == *self.0 && on_label_boundary(name, start)
+        // Most zones that do not match differ in their first octets; the root is in every name.
+        tail[0] == self.0[0] && (self.0.len() == 1 || *tail == *self.0 && on_label_boundary(above))
     }
 }
 
-/// Whether `offset` is where a label of the uncompressed name `name` begins.
+/// Whether `above`, the front of an uncompressed name, ends with a whole label.
 #[inline]
-fn on_label_boundary(name: &[u8], offset: usize) -> bool {
+fn on_label_boundary(above: &[u8]) -> bool {
     let mut at = 0;
-    while at < offset {
-        at += 1 + usize::from(name[at]);
+    while let Some(len) = above.get(at) {
+        at += 1 + usize::from(*len);
     }
-    at == offset
+    at == above.len()
 }
 
 /// The labels of an uncompressed wire name, without the root.

@@ -12,14 +12,18 @@ use super::name::MAX_NAME;
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'p> {
     packet: &'p [u8],
-    /// Offset after the question.
-    question_end: usize,
+    question: &'p [u8],
+    qtype: u16,
+    flags: Flags,
     edns: Option<Edns>,
     /// Where the OPT record stands; empty without one.
-    opt: (usize, usize),
+    opt: (u16, u16),
     /// Offset after the last record.
-    end: usize,
+    end: u16,
 }
+
+/// The counts of a message with one question and no record.
+const QUESTION_ALONE: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
 
 /// Why bytes are not a [`Query`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,44 +40,57 @@ pub enum Rejected {
 
 impl<'p> Query<'p> {
     /// Reads a request.
-    #[inline]
+    #[inline(always)]
     pub fn parse(packet: &'p [u8]) -> Result<Query<'p>, Rejected> {
         let Some(header) = packet.first_chunk::<HEADER>() else {
             return Err(Rejected::TooShort);
         };
         let flags = Flags(u16::from_be_bytes([header[2], header[3]]));
-        if flags.has(Flags::QR) {
-            return Err(Rejected::Response);
-        }
-        if flags.has(Flags::OPCODE) && flags.opcode() != Opcode::NOTIFY {
-            return Err(Rejected::NotImplemented);
+        if flags.has(Flags::QR | Flags::OPCODE) {
+            if flags.has(Flags::QR) {
+                return Err(Rejected::Response);
+            }
+            if flags.opcode() != Opcode::NOTIFY {
+                return Err(Rejected::NotImplemented);
+            }
         }
         let question_end = question_end(packet).ok_or(Rejected::Malformed)?;
-        let query =
-            Query { packet, question_end, edns: None, opt: (question_end, question_end), end: question_end };
-        match header[4..] {
-            [0, 1, 0, 0, 0, 0, 0, 0] => Ok(query),
+        let question = packet.get(HEADER..question_end).ok_or(Rejected::Malformed)?;
+        let qtype = question.last_chunk::<4>().map_or(0, |fixed| u16::from_be_bytes([fixed[0], fixed[1]]));
+        let end = question_end as u16;
+        let mut query = Query { packet, question, qtype, flags, edns: None, opt: (end, end), end };
+        let counts = &header[4..];
+        if counts != QUESTION_ALONE && !query.read_records(counts) {
+            return Err(Rejected::Malformed);
+        }
+        Ok(query)
+    }
+
+    /// Takes note of what follows the question; false if it must not.
+    #[inline(never)]
+    fn read_records(&mut self, counts: &[u8]) -> bool {
+        match *counts {
             [0, 1, 0, answers @ 0..=1, 0, authorities @ 0..=1, 0, additionals @ 0..=2] => {
-                query.with_records(answers + authorities, additionals).ok_or(Rejected::Malformed)
+                self.walk_records(answers + authorities, additionals).is_some()
             }
-            _ => Err(Rejected::Malformed),
+            _ => false,
         }
     }
 
-    fn with_records(mut self, before: u8, additionals: u8) -> Option<Query<'p>> {
+    fn walk_records(&mut self, before: u8, additionals: u8) -> Option<()> {
         for index in 0..before + additionals {
-            let record = Record::at(self.packet, self.end)?;
+            let record = Record::at(self.packet, usize::from(self.end))?;
             if record.rtype == record_type::OPT {
                 let misplaced = index < before || self.edns.is_some() || record.fixed != record.start + 1;
                 if misplaced {
                     return None;
                 }
                 self.edns = Some(Edns::read(self.packet, &record)?);
-                self.opt = (record.start, record.end);
+                self.opt = (u16::try_from(record.start).ok()?, u16::try_from(record.end).ok()?);
             }
-            self.end = record.end;
+            self.end = u16::try_from(record.end).ok()?;
         }
-        Some(self)
+        Some(())
     }
 
     /// The client's message id.
@@ -85,31 +102,31 @@ impl<'p> Query<'p> {
     /// The client's flags.
     #[inline]
     pub fn flags(&self) -> Flags {
-        Flags::of(self.packet)
+        self.flags
     }
 
     /// The question as the client spelt it: name, type, class.
     #[inline]
     pub fn question(&self) -> &'p [u8] {
-        &self.packet[HEADER..self.question_end]
+        self.question
     }
 
     /// The question's name as the client spelt it, uncompressed wire octets.
     #[inline]
     pub fn name(&self) -> &'p [u8] {
-        &self.packet[HEADER..self.question_end - 4]
+        self.question.split_last_chunk::<4>().map_or(&[], |(name, _)| name)
     }
 
     /// The question's type.
     #[inline]
     pub fn qtype(&self) -> u16 {
-        u16_at(self.packet, self.question_end - 4).unwrap_or(0)
+        self.qtype
     }
 
     /// The question's class.
     #[inline]
     pub fn qclass(&self) -> u16 {
-        u16_at(self.packet, self.question_end - 2).unwrap_or(0)
+        self.question.last_chunk::<2>().map_or(0, |class| u16::from_be_bytes(*class))
     }
 
     /// The client's OPT record.
@@ -125,6 +142,7 @@ impl<'p> Query<'p> {
     }
 
     /// Octets of the whole message as it arrived.
+    #[inline]
     pub fn len(&self) -> usize {
         self.packet.len()
     }
@@ -145,8 +163,9 @@ impl<'p> Query<'p> {
     ///
     /// Transfers and notifications, and queries that carry records besides OPT, get an answer of
     /// their own.
+    #[inline]
     pub fn is_cacheable(&self) -> bool {
-        let plain = self.opt.0 == self.question_end && self.opt.1 == self.end;
+        let plain = usize::from(self.opt.0) == HEADER + self.question.len() && self.opt.1 == self.end;
         plain
             && self.flags().opcode() == Opcode::QUERY
             && !matches!(self.qtype(), record_type::IXFR | record_type::AXFR)
@@ -154,7 +173,8 @@ impl<'p> Query<'p> {
 
     /// The message without its OPT.
     pub fn without_opt(&self) -> Vec<u8> {
-        let mut message = [&self.packet[..self.opt.0], &self.packet[self.opt.1..self.end]].concat();
+        let (opt, end) = ((usize::from(self.opt.0), usize::from(self.opt.1)), usize::from(self.end));
+        let mut message = [&self.packet[..opt.0], &self.packet[opt.1..end]].concat();
         if self.edns.is_some() {
             let additionals = u16_at(&message, 10).unwrap_or(1) - 1;
             message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
@@ -195,7 +215,7 @@ pub fn same_question(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Offset after the first question of `packet`, whose name must be uncompressed.
-#[inline]
+#[inline(always)]
 pub(super) fn question_end(packet: &[u8]) -> Option<usize> {
     let mut at = HEADER;
     loop {

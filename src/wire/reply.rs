@@ -107,10 +107,13 @@ impl Reply {
     /// Puts the client's id, flags, question and OPT on the message in `out[..len]`.
     #[inline]
     fn finish(out: &mut [u8], len: usize, query: &Query<'_>, rcode: Rcode, terms: Terms) -> usize {
+        let Some((header, behind)) = out.split_first_chunk_mut::<HEADER>() else {
+            return 0;
+        };
         let asked = query.flags();
         let authentic = asked.has(Flags::AD) || query.dnssec_ok();
         let dropped = Flags::RD | Flags::CD | if authentic { 0 } else { Flags::AD };
-        let mut flags = Flags::of(out).0 & !dropped;
+        let mut flags = u16::from_be_bytes([header[2], header[3]]) & !dropped;
         flags |= Flags::QR | asked.0 & (Flags::RD | Flags::CD);
         if terms.authoritative {
             flags |= Flags::AA;
@@ -119,10 +122,12 @@ impl Reply {
             // Half of an extended code would read as another one.
             flags = flags & !Flags::RCODE | Rcode::SERVFAIL.0;
         }
-        out[..2].copy_from_slice(&query.id());
-        out[2..4].copy_from_slice(&flags.to_be_bytes());
+        header[..2].copy_from_slice(&query.id());
+        header[2..4].copy_from_slice(&flags.to_be_bytes());
         let question = query.question();
-        out[HEADER..HEADER + question.len()].copy_from_slice(question);
+        if let Some(place) = behind.get_mut(..question.len()) {
+            place.copy_from_slice(question);
+        }
         Reply::append_opt(out, len, query, rcode, terms.extended_error)
     }
 

@@ -36,7 +36,7 @@ pub(in crate::cache) struct Draft<'a> {
     pub ttl: u32,
     /// When it came.
     pub now: Moment,
-    /// [`Table::popularity`] of what it replaces; 0 without.
+    /// [`Found::popularity`] of what it replaces; 0 without.
     pub popularity: u64,
 }
 
@@ -207,7 +207,7 @@ impl Table {
         link
     }
 
-    fn free_blocks(&self, writer: &mut Writer, found: &Found) {
+    fn free_blocks(&self, writer: &mut Writer, found: &Found<'_>) {
         let mut link = found.first_block;
         while link != END {
             let next = self.block_link(link).load(Relaxed);

@@ -222,7 +222,7 @@ impl Misses {
                 return Landing::Opaque(response);
             }
         };
-        let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(ask.key.name()));
+        let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(&ask.key));
         let Some(cache) = cached else {
             return Landing::Answer { answer, ttl: None };
         };
