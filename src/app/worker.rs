@@ -20,7 +20,8 @@ use crate::forward;
 use crate::metrics::Registry;
 use crate::server::zones::Zones;
 use crate::server::{
-    MISS_QUEUE, Miss, Misses, Streams, Timeouts, UdpThread, UdpWorker, Wake, probe_for_loop, thread_name,
+    MISS_QUEUE, Miss, Misses, Moderation, Streams, Timeouts, UdpThread, UdpWorker, Wake, probe_for_loop,
+    thread_name,
 };
 use crate::sockets::{Listen, Role, Sockets};
 
@@ -55,13 +56,16 @@ pub enum ApplyError {
 
 impl Worker {
     /// A worker that serves nothing yet. To be called on a `LocalSet`.
-    pub fn new(registry: &Registry) -> io::Result<Worker> {
+    ///
+    /// `moderation` is told of the misses that come.
+    pub fn new(registry: &Registry, moderation: Arc<Moderation>) -> io::Result<Worker> {
         let misses = Misses::new(registry, Clock::system());
         let (queue, mut waiting) = mpsc::channel(MISS_QUEUE);
         let desk = misses.clone();
         tokio::task::spawn_local(async move {
             let mut batch = Vec::with_capacity(64);
             while waiting.recv_many(&mut batch, 64).await > 0 {
+                moderation.count(batch.len());
                 batch.drain(..).for_each(|miss| desk.accept(miss));
             }
         });

@@ -6,23 +6,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::connection::Connection;
+use super::connection::{Connection, Remote};
 use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
-use super::metrics::{Metrics, Protocol};
-use super::random::Random;
 
 /// Connections in ordinary use.
 const MAX_CONNECTIONS: usize = 4;
 /// Connections in all, when some do not answer: each slow name takes one, as CoreDNS answers in order.
 const MAX_TOTAL: usize = 32;
+/// Queries that share one write, for the price of one slow among them holding up the others.
+const BATCH: usize = 8;
+/// A connection that has owed an answer for this long is on a slow one: better not go behind it.
+const SLOW: Duration = Duration::from_millis(2);
 /// How long a query waits for a connection of its own before it goes behind others.
 const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The age at which a connection is replaced, a quarter more or less.
@@ -56,12 +57,8 @@ type Outcome = Result<Rc<Connection>, Unconnected>;
 
 /// See the [module](self).
 pub(super) struct Pool {
-    to: SocketAddr,
-    protocol: Protocol,
-    expire: Duration,
+    remote: Rc<Remote>,
     dial: Dial,
-    random: Rc<Random>,
-    metrics: Rc<dyn Metrics>,
     connections: RefCell<Vec<Rc<Connection>>>,
     serial: Cell<u64>,
     /// Whether a connect is under way: there is never more than one.
@@ -72,20 +69,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(
-        (to, protocol): (SocketAddr, Protocol),
-        expire: Duration,
-        dial: Dial,
-        random: Rc<Random>,
-        metrics: Rc<dyn Metrics>,
-    ) -> Rc<Pool> {
+    pub(super) fn new(remote: Rc<Remote>, dial: Dial) -> Rc<Pool> {
         Rc::new(Pool {
-            to,
-            protocol,
-            expire,
+            remote,
             dial,
-            random,
-            metrics,
             connections: RefCell::default(),
             serial: Cell::new(0),
             connecting: Cell::new(false),
@@ -106,13 +93,15 @@ impl Pool {
         if best.is_aged(now) && self.pace.refusal(now).is_none() {
             self.connect(now);
         }
-        if best.load() > 0
-            && self.may_spread(now)
-            && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
-        {
-            return Ok(another);
+        if best.load() > 0 && self.may_spread(now) {
+            if best.silence(now) < SLOW {
+                // What it owes comes soon enough. The next query finds another connection.
+                self.connect(now);
+            } else if let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await {
+                return Ok(another);
+            }
         }
-        self.metrics.connection_reused(self.to, self.protocol);
+        self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
         // What was best may have become busier, or closed, in the meantime.
         Ok(self.choose(need, patience, Instant::now()).unwrap_or(best))
     }
@@ -127,13 +116,13 @@ impl Pool {
         let (sender, outcome) = oneshot::channel();
         self.waiters.borrow_mut().push_back(sender);
         self.connect(now);
-        self.metrics.connection_opened(self.to, self.protocol);
+        self.remote.metrics.connection_opened(self.remote.to, self.remote.protocol);
         outcome.await.unwrap_or_else(|_| {
             Err(Unconnected { failure: self.failure(Reason::Closed), retry_at: now + MIN_PAUSE })
         })
     }
 
-    /// Drops what is closed, retires what is silent, and what is old once there is a younger one.
+    /// Drops what is closed and retires what is silent.
     fn prune(&self, now: Instant) {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| {
@@ -142,10 +131,13 @@ impl Pool {
             }
             connection.is_open()
         });
-        if connections.iter().any(|connection| !connection.is_aged(now)) {
-            for aged in connections.extract_if(.., |connection| connection.is_aged(now)) {
-                aged.retire();
-            }
+    }
+
+    /// Retires the oldest connection if it has had its time: a new one is here.
+    fn succeed(&self, now: Instant) {
+        let mut connections = self.connections.borrow_mut();
+        if let Some(oldest) = connections.extract_if(.., |connection| connection.is_aged(now)).next() {
+            oldest.retire();
         }
     }
 
@@ -156,10 +148,12 @@ impl Pool {
                 && need.avoid != Some(connection.serial())
                 && need.alive_since.is_none_or(|then| connection.alive_since(then))
         });
-        // Equal loads go to the first, so that the others get idle and expire.
+        // A query that rides along with others costs no write of its own. Equal loads go to the
+        // first, so that the others get idle and expire.
+        let rides = |connection: &Connection| (1..BATCH).contains(&connection.unsent());
         let (stalled, best) = fitting
             .map(|connection| (connection.silence(now) > patience, connection))
-            .min_by_key(|(stalled, connection)| (*stalled, connection.load()))?;
+            .min_by_key(|(stalled, connection)| (*stalled, !rides(connection), connection.load()))?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }
@@ -189,6 +183,7 @@ impl Pool {
         match outcome {
             Ok(stream) => {
                 self.pace.succeeded(started.elapsed());
+                self.succeed(Instant::now());
                 let connection = self.add(stream);
                 self.hand_out(&connection);
             }
@@ -202,16 +197,15 @@ impl Pool {
         }
     }
 
-    /// Gives a new connection to the first who waits. The others get one each, too, as far as there may
-    /// be more; the rest share what there is.
+    /// Gives a new connection to the first who wait. The others get the next, as far as there may be
+    /// more; the rest share what there is.
     fn hand_out(self: &Rc<Pool>, connection: &Rc<Connection>) {
         if self.connections.borrow().len() < MAX_CONNECTIONS {
-            loop {
+            let mut given = 0;
+            while given < BATCH {
                 let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
                 // A waiter that is gone has been cancelled.
-                if waiter.send(Ok(Rc::clone(connection))).is_ok() {
-                    break;
-                }
+                given += usize::from(waiter.send(Ok(Rc::clone(connection))).is_ok());
             }
             if !self.waiters.borrow().is_empty() {
                 self.connect(Instant::now());
@@ -228,15 +222,15 @@ impl Pool {
     fn add(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
         let serial = self.serial.get();
         self.serial.set(serial + 1);
-        let max_age = self.random.jitter(MAX_AGE);
-        let random = Rc::clone(&self.random);
-        let connection = Connection::start(stream, serial, self.expire, max_age, random);
+        let max_age = self.remote.random.jitter(MAX_AGE);
+        let connection = Connection::start(stream, &self.remote, serial, max_age);
         self.connections.borrow_mut().push(Rc::clone(&connection));
         connection
     }
 
     fn failure(&self, reason: Reason) -> Failure {
-        Failure { operation: Operation::Dial, protocol: self.protocol, to: self.to, reason }
+        let Remote { to, protocol, .. } = *self.remote;
+        Failure { operation: Operation::Dial, protocol, to, reason }
     }
 }
 

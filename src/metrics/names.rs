@@ -212,6 +212,10 @@ families! {
         "Exchanges repeated after a connection broke or an upstream failed.";
     UPSTREAM_HEDGES: Counter, Unstable, "doorstep_upstream_hedges_total" ["to"]
         "Slow exchanges that were sent a second time in parallel.";
+    UPSTREAM_HEDGES_WITHHELD: Counter, Unstable, "doorstep_upstream_hedges_withheld_total" ["to"]
+        "Slow exchanges that were not sent a second time, because too many were lately.";
+    UPSTREAM_STRAYS: Counter, Unstable, "doorstep_upstream_strays_total" ["to"]
+        "Messages from an upstream that answered no question in flight.";
     TCP_CONNECTIONS: Gauge, Unstable, "doorstep_tcp_connections" []
         "Open client connections.";
     TCP_REFUSED: Counter, Unstable, "doorstep_tcp_connections_refused_total" []

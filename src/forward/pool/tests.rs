@@ -3,9 +3,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::super::metrics::NoMetrics;
+use std::net::SocketAddr;
+
+use super::super::metrics::{NoMetrics, Protocol};
+use super::super::random::Random;
 use super::*;
 
+/// A message that is its own answer.
+const RESPONSE: [u8; 12] = [0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A pool that dials into `accept`, with what it dialled.
@@ -51,14 +56,15 @@ impl Bed {
                 Ok(Box::new(near) as Box<dyn Stream>)
             })
         });
-        let pool = Pool::new(
-            (to, Protocol::Tcp),
-            Duration::from_secs(60),
-            dial,
-            Rc::new(Random::new()),
-            Rc::new(NoMetrics),
-        );
-        Bed { pool, dialled }
+        let remote = Remote {
+            to,
+            protocol: Protocol::Tcp,
+            expire: Duration::from_secs(60),
+            max_queries: None,
+            random: Rc::new(Random::new()),
+            metrics: Rc::new(NoMetrics),
+        };
+        Bed { pool: Pool::new(Rc::new(remote), dial), dialled }
     }
 
     fn dials(&self) -> usize {
@@ -71,7 +77,7 @@ impl Bed {
 
     async fn exchange(&self) -> u64 {
         let connection = self.acquire().await.unwrap();
-        connection.exchange(&[0; 12]).await.unwrap();
+        connection.exchange(&RESPONSE, &[]).await.unwrap();
         connection.serial()
     }
 }
@@ -150,7 +156,7 @@ fn a_silent_connection_is_avoided_and_then_given_up() {
     run(async {
         let bed = Bed::new(&[Peer::Silent, Peer::Echo]);
         let connection = bed.acquire().await.unwrap();
-        let unanswered = timeout(Duration::from_secs(1), connection.exchange(&[0; 12]));
+        let unanswered = timeout(Duration::from_secs(1), connection.exchange(&RESPONSE, &[]));
         assert!(unanswered.await.is_err());
         assert_eq!(bed.exchange().await, 1);
         assert!(connection.is_open());

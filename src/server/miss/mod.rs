@@ -22,6 +22,7 @@ use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{ClientTransport, ForwardError};
 use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
+use crate::server::batch::Outbox;
 use crate::server::clients::{Clients, Pass};
 use crate::server::inflight::{FlightKey, Inflight, Part};
 use crate::server::querylog::Answered;
@@ -79,7 +80,9 @@ pub struct Misses {
     clock: Clock,
     refused_total: Arc<Counter>,
     refused_share: Arc<Counter>,
+    unsendable: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
+    outbox: RefCell<Outbox>,
 }
 
 /// Ends a flight whatever happens to its task, so that nobody waits for ever.
@@ -103,7 +106,9 @@ impl Misses {
             clock,
             refused_total: registry.counter(&names::QUEUE_OVERFLOWS, ["waiting"]),
             refused_share: registry.counter(&names::CLIENT_REFUSALS, []),
+            unsendable: registry.counter(&names::DROPPED, ["unsendable"]),
             scratch: RefCell::new(vec![0; MAX_MESSAGE]),
+            outbox: RefCell::default(),
         })
     }
 
@@ -160,7 +165,7 @@ impl Misses {
     }
 
     /// Whether an answer landed since the client's thread looked.
-    fn reply_from_cache(&self, miss: &Miss, query: &Query<'_>, key: &Key, block: &Block) -> bool {
+    fn reply_from_cache(self: &Rc<Self>, miss: &Miss, query: &Query<'_>, key: &Key, block: &Block) -> bool {
         let Some(cache) = block.cache.as_ref().filter(|_| miss.reply_to.is_some() && query.is_cacheable())
         else {
             return false;
@@ -228,7 +233,7 @@ impl Misses {
     }
 
     /// Sends `miss` its reply.
-    fn reply(&self, miss: &Miss, landing: &Landing) {
+    fn reply(self: &Rc<Self>, miss: &Miss, landing: &Landing) {
         let Some(reply_to) = &miss.reply_to else {
             return;
         };
@@ -251,7 +256,28 @@ impl Misses {
                 duration_ns: sent.duration_ns,
             });
         }
-        reply_to.send(&out[..len]);
+        self.send(reply_to, &out[..len]);
+    }
+
+    /// What is to be sent in this turn of the thread is sent together, at its end.
+    fn send(self: &Rc<Self>, reply_to: &ReplyTo, reply: &[u8]) {
+        let mut outbox = self.outbox.borrow_mut();
+        let first = outbox.is_empty();
+        reply_to.send(reply, &mut outbox);
+        if outbox.is_full() {
+            self.flush(&mut outbox);
+        } else if first && !outbox.is_empty() {
+            let misses = self.clone();
+            // Whoever is ready to reply now runs before this does.
+            tokio::task::spawn_local(async move { misses.flush(&mut misses.outbox.borrow_mut()) });
+        }
+    }
+
+    fn flush(&self, outbox: &mut Outbox) {
+        let refused = outbox.send();
+        if refused > 0 {
+            self.unsendable.add(refused as u64);
+        }
     }
 }
 
