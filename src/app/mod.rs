@@ -16,7 +16,7 @@ mod worker;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,7 +24,6 @@ use tokio::task::LocalSet;
 
 use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
-use crate::clock;
 use crate::config::{Config, LoadError, Watch};
 use crate::logging;
 use crate::metrics::{Registry, names};
@@ -44,27 +43,18 @@ const EXIT_INTERRUPTED: i32 = 2;
 pub fn serve(args: &Args) -> Result<i32> {
     let _log = logging::start().context("cannot start the log")?;
     raise_file_limit();
-    let moderation = Arc::new(Moderation::default());
-    let runtime = moderated_runtime(moderation.clone())?;
-    LocalSet::new().block_on(&runtime, async {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let moderation = Rc::new(Moderation::default());
+    let tasks = LocalSet::new();
+    let serving = tasks.run_until(async {
         // Listened to before there is anything that a signal would leave behind.
         let signals = Signals::new()?;
-        match start(args, moderation).await? {
+        match start(args, moderation.clone()).await? {
             Ok(running) => running.run(signals).await,
             Err(exit) => Ok(exit),
         }
-    })
-}
-
-/// The runtime of the thread that asks upstreams, which rests before it waits when `moderation` says so.
-fn moderated_runtime(moderation: Arc<Moderation>) -> io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.on_thread_park(move || {
-        if let Some(rest) = moderation.rest(clock::nanoseconds()) {
-            std::thread::sleep(rest);
-        }
     });
-    builder.enable_all().build()
+    runtime.block_on(moderation.moderate(serving))
 }
 
 /// Each TCP client is a file. The soft limit is often 1024 only for the sake of `select`, which nothing
@@ -119,7 +109,7 @@ impl Signals {
 }
 
 /// Brings everything up; `Err` inside is an exit status whose reason was printed.
-async fn start(args: &Args, moderation: Arc<Moderation>) -> Result<Result<Running, i32>> {
+async fn start(args: &Args, moderation: Rc<Moderation>) -> Result<Result<Running, i32>> {
     let registry = new_registry();
     let mut watch = Watch::default();
     let config = match first_load(args, &mut watch, &registry) {

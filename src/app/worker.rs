@@ -57,15 +57,14 @@ pub enum ApplyError {
 impl Worker {
     /// A worker that serves nothing yet. To be called on a `LocalSet`.
     ///
-    /// `moderation` is told of the misses that come.
-    pub fn new(registry: &Registry, moderation: Arc<Moderation>) -> io::Result<Worker> {
-        let misses = Misses::new(registry, Clock::system());
+    /// `moderation` is told when there was work.
+    pub fn new(registry: &Registry, moderation: Rc<Moderation>) -> io::Result<Worker> {
+        let misses = Misses::new(registry, Clock::system(), moderation);
         let (queue, mut waiting) = mpsc::channel(MISS_QUEUE);
         let desk = misses.clone();
         tokio::task::spawn_local(async move {
             let mut batch = Vec::with_capacity(64);
             while waiting.recv_many(&mut batch, 64).await > 0 {
-                moderation.count(batch.len());
                 batch.drain(..).for_each(|miss| desk.accept(miss));
             }
         });

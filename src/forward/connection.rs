@@ -84,8 +84,6 @@ struct State {
     answered: bool,
     strays: u32,
     outbox: FrameWriter,
-    /// Queries put into the outbox since it was last written from.
-    unsent: usize,
     driver: Option<Waker>,
     retired: bool,
     closed: Option<Reason>,
@@ -177,7 +175,6 @@ impl Connection {
         state.waiting += 1;
         state.silent_since.get_or_insert_with(Instant::now);
         state.outbox.push(id, query);
-        state.unsent += 1;
         state.wake_driver();
         let ticket = Ticket { connection: self, id, number };
         Ok((ticket, receiver))
@@ -222,11 +219,6 @@ impl Connection {
         age >= self.max_age || (age >= MIN_AGE && worn())
     }
 
-    /// Queries that leave with the next write.
-    pub(super) fn unsent(&self) -> usize {
-        self.state.borrow().unsent
-    }
-
     /// Queries the peer has yet to answer.
     pub(super) fn load(&self) -> usize {
         self.state.borrow().in_flight.len()
@@ -258,7 +250,6 @@ impl State {
             answered: false,
             strays: 0,
             outbox: FrameWriter::default(),
-            unsent: 0,
             driver: None,
             retired: false,
             closed: None,
@@ -375,7 +366,6 @@ impl<S: Stream> Driver<S> {
             Some(waker) if waker.will_wake(context.waker()) => {}
             _ => state.driver = Some(context.waker().clone()),
         }
-        state.unsent = 0;
         match state.outbox.poll_drain(&mut self.stream, context) {
             Poll::Ready(Err(error)) => Err(Reason::from(&error)),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),

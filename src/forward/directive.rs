@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::chain::ClientTransport;
 use super::config::{Config, Tls, Transport};
 use super::error::{Error, ForwardError};
@@ -25,6 +26,7 @@ pub(super) struct Directive {
     pub(super) rotation: Rotation,
     pub(super) random: Rc<Random>,
     pub(super) metrics: Rc<dyn Metrics>,
+    pub(super) hedges: Budget,
     in_flight: Cell<usize>,
 }
 
@@ -46,6 +48,7 @@ impl Directive {
             rotation: Rotation::new(config.policy),
             random: Rc::clone(random),
             metrics: Rc::clone(metrics),
+            hedges: Budget::new(),
             in_flight: Cell::new(0),
         })
     }
@@ -70,6 +73,7 @@ impl Directive {
             Transport::AsClient => client == ClientTransport::Udp,
         };
         let entrants = Entrant::all(self);
+        self.hedges.earn();
         Exchange::new(self, query, datagram, &entrants, deadline)?.run().await
     }
 

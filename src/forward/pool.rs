@@ -93,13 +93,14 @@ impl Pool {
         if best.is_aged(now) && self.pace.refusal(now).is_none() {
             self.connect(now);
         }
-        if best.load() > 0 && self.may_spread(now) {
-            if best.silence(now) < SLOW {
-                // What it owes comes soon enough. The next query finds another connection.
-                self.connect(now);
-            } else if let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await {
-                return Ok(another);
-            }
+        if best.load() >= BATCH && self.may_spread(now) {
+            // The next query finds another connection.
+            self.connect(now);
+        } else if best.silence(now) >= SLOW
+            && self.may_spread(now)
+            && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
+        {
+            return Ok(another);
         }
         self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
         // What was best may have become busier, or closed, in the meantime.
@@ -148,12 +149,14 @@ impl Pool {
                 && need.avoid != Some(connection.serial())
                 && need.alive_since.is_none_or(|then| connection.alive_since(then))
         });
-        // A query that rides along with others costs no write of its own. Equal loads go to the
-        // first, so that the others get idle and expire.
-        let rides = |connection: &Connection| (1..BATCH).contains(&connection.unsent());
+        // Queries that share a connection share writes and reads. Equals go to the first, so that the
+        // others get idle and expire.
+        let crowded = |connection: &Connection| {
+            if connection.load() < BATCH && connection.silence(now) < SLOW { 0 } else { connection.load() }
+        };
         let (stalled, best) = fitting
             .map(|connection| (connection.silence(now) > patience, connection))
-            .min_by_key(|(stalled, connection)| (*stalled, !rides(connection), connection.load()))?;
+            .min_by_key(|(stalled, connection)| (*stalled, crowded(connection)))?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }

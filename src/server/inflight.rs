@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::zones::BlockId;
 use crate::wire::StoredKey;
@@ -18,7 +19,7 @@ pub struct FlightKey {
 /// The table of flights. One query goes out per key; those who ask the same meanwhile, the `W`s, wait
 /// with it.
 pub struct Inflight<W> {
-    flights: RefCell<HashMap<FlightKey, Vec<W>>>,
+    flights: RefCell<HashMap<Rc<FlightKey>, Vec<W>, foldhash::fast::RandomState>>,
 }
 
 impl<W> Default for Inflight<W> {
@@ -38,13 +39,13 @@ pub enum Part {
 
 impl<W> Inflight<W> {
     /// Adds `waiter` to the flight `key`, which starts here if there is none.
-    pub fn join(&self, key: &FlightKey, waiter: W) -> Part {
+    pub fn join(&self, key: &Rc<FlightKey>, waiter: W) -> Part {
         let mut flights = self.flights.borrow_mut();
         if let Some(waiters) = flights.get_mut(key) {
             waiters.push(waiter);
             return Part::Follower;
         }
-        flights.insert(key.clone(), vec![waiter]);
+        flights.insert(Rc::clone(key), vec![waiter]);
         Part::Leader
     }
 

@@ -1,46 +1,75 @@
 //! Rest between turns while misses come fast, as network cards hold interrupts back under load.
 //!
-//! A turn of the thread that asks upstreams costs a wake-up, a read and a write per connection,
-//! however little there is to do. Sleeping a moment before it waits again lets one turn serve
-//! several misses. While they are few nobody sleeps.
+//! A turn of the thread that asks upstreams costs a wake-up, and a read and a write per connection,
+//! however little there is to do. Sleeping a moment between two turns lets one turn serve several
+//! misses. While they are few nobody sleeps.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::time::Duration;
+
+use crate::clock::nanoseconds;
 
 /// Misses are counted over this long, nanoseconds.
 const WINDOW: u64 = 4_000_000;
 /// So many in a window are a load: 2 000 a second.
-const LOAD: u64 = 8;
+const LOAD: u32 = 8;
 /// The sleep. The kernel adds its timer slack, 50 µs.
-const REST: Duration = Duration::from_micros(150);
+const REST: Duration = Duration::from_micros(250);
 
-/// Tells when to rest. Any thread may hold it; one counts and rests.
+/// Tells when to rest.
 #[derive(Debug, Default)]
 pub struct Moderation {
     /// When the window began, nanoseconds on the monotonic clock.
-    began: AtomicU64,
+    began: Cell<u64>,
     /// Misses since then.
-    count: AtomicU64,
+    count: Cell<u32>,
     /// Of the window before.
-    before: AtomicU64,
+    before: Cell<u32>,
+    /// Whether anything was done since the last rest.
+    worked: Cell<bool>,
 }
 
 impl Moderation {
-    /// Counts `misses` that came together.
-    pub fn count(&self, misses: usize) {
-        self.count.fetch_add(misses as u64, Relaxed);
+    /// A miss came.
+    pub fn taken_in(&self) {
+        self.count.set(self.count.get() + 1);
+        self.worked.set(true);
     }
 
-    /// How long to sleep before waiting for more, at `now`, nanoseconds on the monotonic clock.
-    pub fn rest(&self, now: u64) -> Option<Duration> {
-        let elapsed = now.saturating_sub(self.began.load(Relaxed));
+    /// A reply went.
+    pub fn replied(&self) {
+        self.worked.set(true);
+    }
+
+    /// Runs `future`, a whole thread's work, and sleeps after its turns when that is due.
+    pub async fn moderate<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending()
+                && self.worked.take()
+                && let Some(rest) = self.rest(nanoseconds())
+            {
+                // The thread, not the task: nothing of it shall run.
+                std::thread::sleep(rest);
+            }
+            polled
+        })
+        .await
+    }
+
+    /// How long to rest at `now`, nanoseconds on the monotonic clock.
+    fn rest(&self, now: u64) -> Option<Duration> {
+        let elapsed = now.saturating_sub(self.began.get());
         if elapsed >= WINDOW {
+            let count = self.count.take();
             // A window that nobody closed in time was a quiet one.
-            let count = self.count.swap(0, Relaxed);
-            self.before.store(if elapsed < 2 * WINDOW { count } else { 0 }, Relaxed);
-            self.began.store(now, Relaxed);
+            self.before.set(if elapsed < 2 * WINDOW { count } else { 0 });
+            self.began.set(now);
         }
-        (self.before.load(Relaxed) >= LOAD).then_some(REST)
+        (self.before.get() >= LOAD).then_some(REST)
     }
 }
 
@@ -54,7 +83,7 @@ mod tests {
     fn a_lone_miss_is_never_held_back() {
         let moderation = Moderation::default();
         for second in 1..100 {
-            moderation.count(1);
+            moderation.taken_in();
             assert_eq!(moderation.rest(second * 1000 * MS), None);
         }
     }
@@ -66,11 +95,11 @@ mod tests {
         let mut rests = 0;
         for _ in 0..100 {
             now += MS;
-            moderation.count(8);
+            (0..8).for_each(|_| moderation.taken_in());
             rests += u32::from(moderation.rest(now).is_some());
         }
         assert!(rests > 90, "{rests}");
-        moderation.count(1);
+        moderation.taken_in();
         assert_eq!(moderation.rest(now + 1000 * MS), None);
     }
 }

@@ -25,6 +25,7 @@ use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
 use crate::server::batch::Outbox;
 use crate::server::clients::{Clients, Pass};
 use crate::server::inflight::{FlightKey, Inflight, Part};
+use crate::server::moderation::Moderation;
 use crate::server::querylog::Answered;
 use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
@@ -78,6 +79,7 @@ pub struct Misses {
     waiting: Rc<Waiting>,
     upstreams: RefCell<Upstreams>,
     clock: Clock,
+    moderation: Rc<Moderation>,
     refused_total: Arc<Counter>,
     refused_share: Arc<Counter>,
     unsendable: Arc<Counter>,
@@ -88,13 +90,13 @@ pub struct Misses {
 /// Ends a flight whatever happens to its task, so that nobody waits for ever.
 struct Flight {
     misses: Rc<Misses>,
-    key: Option<FlightKey>,
+    key: Option<Rc<FlightKey>>,
     leader: Option<Waiter>,
 }
 
 impl Misses {
-    /// A desk that counts in `registry` and tells the time by `clock`.
-    pub fn new(registry: &Registry, clock: Clock) -> Rc<Misses> {
+    /// A desk that counts in `registry`, tells the time by `clock`, and `moderation` of its work.
+    pub fn new(registry: &Registry, clock: Clock, moderation: Rc<Moderation>) -> Rc<Misses> {
         Rc::new(Misses {
             inflight: Inflight::default(),
             clients: Clients::new(CLIENT_SHARE),
@@ -104,6 +106,7 @@ impl Misses {
             }),
             upstreams: RefCell::default(),
             clock,
+            moderation,
             refused_total: registry.counter(&names::QUEUE_OVERFLOWS, ["waiting"]),
             refused_share: registry.counter(&names::CLIENT_REFUSALS, []),
             unsendable: registry.counter(&names::DROPPED, ["unsendable"]),
@@ -128,6 +131,7 @@ impl Misses {
         let Ok(query) = Query::parse(&miss.packet) else {
             return;
         };
+        self.moderation.taken_in();
         let key = Key::of(&query);
         let block = miss.zone.block.clone();
         if self.reply_from_cache(&miss, &query, &key, &block) {
@@ -147,20 +151,19 @@ impl Misses {
             _ => ClientTransport::Udp,
         };
         let message = query.upstream_message(upstream_size(&block));
-        let question = query.question().to_vec();
         let shared = query.is_cacheable() && !probe;
+        let flight_key = Rc::new(FlightKey { block: block.id, question: key.to_stored() });
         let waiter = Waiter { miss, _place: place };
         let mut flight = Flight { misses: self.clone(), key: None, leader: None };
         if shared {
-            let flight_key = FlightKey { block: block.id, question: key.to_stored() };
             if self.inflight.join(&flight_key, waiter) == Part::Follower {
                 return;
             }
-            flight.key = Some(flight_key);
+            flight.key = Some(Rc::clone(&flight_key));
         } else {
             flight.leader = Some(waiter);
         }
-        let ask = Ask { message, question, key, transport, shared };
+        let ask = Ask { message, key: flight_key, transport, shared };
         tokio::task::spawn_local(flight.fly(block, ask));
     }
 
@@ -210,20 +213,24 @@ impl Misses {
                 return Landing::Failed(rcode);
             }
         };
-        let (answer, lifetime) = match Answer::scan(&response, &ask.question) {
+        let Ok(asked) = Query::parse(&ask.message) else {
+            return Landing::Failed(Rcode::SERVFAIL);
+        };
+        let (answer, lifetime) = match Answer::scan(&response, asked.question()) {
             Ok(scanned) => scanned,
             Err(_) => {
                 zone.miss_shard.cache_drop();
                 return Landing::Opaque(response);
             }
         };
-        let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(ask.key.name()));
+        let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(ask.name()));
         let Some(cache) = cached else {
             return Landing::Answer { answer, ttl: None };
         };
         let now = self.clock.now();
-        let dnssec_ok = Query::parse(&ask.message).is_ok_and(|query| query.dnssec_ok());
-        let kept = cache.insert(&ask.key, &answer, lifetime, dnssec_ok, now, clock::unix_seconds());
+        // The message asks what the client asked, and so has its key.
+        let key = Key::of(&asked);
+        let kept = cache.insert(&key, &answer, lifetime, asked.dnssec_ok(), now, clock::unix_seconds());
         let cache_type = match kept.store {
             Some(Store::Denial) => CacheType::Denial,
             _ => CacheType::Success,
@@ -256,6 +263,7 @@ impl Misses {
                 duration_ns: sent.duration_ns,
             });
         }
+        self.moderation.replied();
         self.send(reply_to, &out[..len]);
     }
 
@@ -284,18 +292,24 @@ impl Misses {
 /// What a flight asks.
 struct Ask {
     message: Vec<u8>,
-    question: Vec<u8>,
-    key: Key,
+    key: Rc<FlightKey>,
     transport: ClientTransport,
     /// The answer is for all who ask the same.
     shared: bool,
+}
+
+impl Ask {
+    /// In folded wire octets.
+    fn name(&self) -> &[u8] {
+        self.key.question.name()
+    }
 }
 
 impl Flight {
     async fn fly(mut self, block: Arc<Block>, ask: Ask) {
         let upstream = self.misses.upstreams.borrow().get(block.id);
         let result = match upstream {
-            Some(upstream) => upstream.resolve(&ask.message, ask.key.name(), ask.transport).await,
+            Some(upstream) => upstream.resolve(&ask.message, ask.name(), ask.transport).await,
             None => Err(ForwardError::NotForwarded),
         };
         let waiters = self.waiters();
@@ -339,7 +353,7 @@ fn report(block: &Block, ask: &Ask, rcode: Rcode, error: &ForwardError) {
     let Some(log) = &block.errors else { return };
     let mut name = String::new();
     // A String takes everything.
-    let _ = write_text(ask.key.name(), &mut name);
-    let qtype = ask.question.last_chunk::<4>().map_or(0, |tail| u16::from_be_bytes([tail[0], tail[1]]));
+    let _ = write_text(ask.name(), &mut name);
+    let qtype = Query::parse(&ask.message).map_or(0, |asked| asked.qtype());
     log.report(&format!("{} {name} {}: {error}", rcode.0, RecordType::from(qtype)));
 }
