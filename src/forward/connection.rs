@@ -9,32 +9,33 @@
 //! The driver alone touches the stream. A wake-up costs it the frames that came or go, never a look
 //! at everything in flight.
 
+mod driver;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::dial::Stream;
 use super::error::Reason;
-use super::frame::{FrameReader, FrameWriter};
+use super::frame::FrameWriter;
 use super::message;
 use super::metrics::{Metrics, Protocol};
 use super::random::Random;
+use driver::Driver;
 
 /// Ids in use at most, of 65 536: a random one is free at the first or second try.
 const MAX_IN_FLIGHT: usize = 4096;
 /// Octets waiting to be written at most.
 const MAX_OUTBOX: usize = 1 << 20;
 /// No connection is worn out by queries sooner.
-const MIN_AGE: Duration = Duration::from_millis(250);
+const MIN_AGE: Duration = Duration::from_millis(50);
 /// Frames nobody asked for, in a row, that a peer may send.
 const MAX_STRAYS: u32 = 256;
 
@@ -121,12 +122,7 @@ impl Connection {
             remote: Rc::clone(remote),
             state: RefCell::new(State::new(now)),
         });
-        tokio::task::spawn_local(Driver {
-            stream,
-            reader: FrameReader::default(),
-            connection: Rc::clone(&connection),
-            alarm: Box::pin(sleep_until(now + remote.expire)),
-        });
+        tokio::task::spawn_local(Driver::new(stream, Rc::clone(&connection)));
         connection
     }
 
@@ -318,98 +314,6 @@ impl Drop for Ticket<'_> {
                 state.wake_driver();
             }
         }
-    }
-}
-
-/// The task behind a connection.
-struct Driver<S> {
-    stream: S,
-    reader: FrameReader,
-    connection: Rc<Connection>,
-    alarm: Pin<Box<Sleep>>,
-}
-
-impl<S: Stream> Future for Driver<S> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let connection = Rc::clone(&self.connection);
-        match self.turn(context) {
-            Ok(()) => Poll::Pending,
-            Err(reason) => {
-                connection.close(reason);
-                Poll::Ready(())
-            }
-        }
-    }
-}
-
-impl<S: Stream> Driver<S> {
-    /// Moves what can be moved. An error ends the connection.
-    fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        self.write(context)?;
-        self.read(context)?;
-        let state = self.connection.state.borrow();
-        if state.retired && state.waiting == 0 {
-            return Err(Reason::Closed);
-        }
-        drop(state);
-        self.expire_if_idle(context)
-    }
-
-    fn write(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        let mut state = self.connection.state.borrow_mut();
-        if let Some(reason) = &state.closed {
-            return Err(reason.clone());
-        }
-        match &state.driver {
-            Some(waker) if waker.will_wake(context.waker()) => {}
-            _ => state.driver = Some(context.waker().clone()),
-        }
-        match state.outbox.poll_drain(&mut self.stream, context) {
-            Poll::Ready(Err(error)) => Err(Reason::from(&error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
-    }
-
-    /// Reads until the stream has no more. Tokio's streams yield by themselves when a peer never
-    /// stops sending.
-    fn read(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        loop {
-            match self.reader.poll_fill(&mut self.stream, context) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) => return Err(Reason::from(&error)),
-                Poll::Ready(Ok(0)) => return Err(Reason::Closed),
-                Poll::Ready(Ok(_)) => {}
-            }
-            let now = Instant::now();
-            let mut state = self.connection.state.borrow_mut();
-            while let Some(frame) = self.reader.take().map_err(|_| Reason::Garbage)? {
-                if !state.deliver(frame, now)? {
-                    self.connection.remote.metrics.unrelated(self.connection.remote.to);
-                }
-            }
-            // What is owed may wait for it.
-            if !state.in_flight.is_empty() && state.outbox.len() == 0 {
-                self.stream.acknowledge();
-            }
-        }
-    }
-
-    /// The alarm is set for the earliest moment at which the connection can have been idle long
-    /// enough, and moved only when it rings: queries never touch it.
-    fn expire_if_idle(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        let expire = self.connection.remote.expire;
-        while self.alarm.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
-            let state = self.connection.state.borrow();
-            let idle_since = if state.waiting == 0 { state.idle_since } else { now };
-            if now >= idle_since + expire {
-                return Err(Reason::Closed);
-            }
-            self.alarm.as_mut().reset(idle_since + expire);
-        }
-        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ mod connection;
 mod datagram;
 mod dial;
 mod directive;
+mod directory;
 mod error;
 mod exchange;
 mod frame;
@@ -31,6 +32,7 @@ mod upstream;
 
 pub use chain::{Chain, ClientTransport};
 pub use config::{Config, HealthCheck, Policy, Source, Target, Tls, Transport};
+pub use directory::Directory;
 pub use error::{Error, Failure, ForwardError, Operation, Reason};
 pub use exchange::DEADLINE;
 pub use frame::{BadFrame, FrameReader};

@@ -205,7 +205,13 @@ families! {
     QUEUE_OVERFLOWS: Counter, Unstable, "doorstep_queue_overflows_total" ["queue"]
         "Entries turned away by a full queue.";
     MISSES_INFLIGHT: Gauge, Unstable, "doorstep_misses_inflight" []
-        "Questions waiting for an upstream.";
+        "Queries waiting for an upstream.";
+    FLIGHTS: Gauge, Unstable, "doorstep_flights" []
+        "Questions with upstreams, however many wait for each.";
+    MISS_QUEUE_LENGTH: Gauge, Unstable, "doorstep_miss_queue_length" []
+        "Misses on their way from the sockets to the thread that asks upstreams.";
+    MISS_QUEUE_WAIT: Histogram(TIME_BUCKETS), Unstable, "doorstep_miss_queue_wait_seconds" []
+        "Seconds from receiving a query to its being taken up as a miss.";
     CLIENT_REFUSALS: Counter, Unstable, "doorstep_client_share_refusals_total" []
         "Misses refused because one client had its share in flight already.";
     UPSTREAM_RETRIES: Counter, Unstable, "doorstep_upstream_retries_total" ["to"]

@@ -28,25 +28,21 @@ impl<W> Default for Inflight<W> {
     }
 }
 
-/// The part a query plays in its flight.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Nobody asked yet: go and ask.
-    Leader,
-    /// Somebody did: the reply will come.
-    Follower,
-}
-
 impl<W> Inflight<W> {
-    /// Adds `waiter` to the flight `key`, which starts here if there is none.
-    pub fn join(&self, key: &Rc<FlightKey>, waiter: W) -> Part {
-        let mut flights = self.flights.borrow_mut();
-        if let Some(waiters) = flights.get_mut(key) {
-            waiters.push(waiter);
-            return Part::Follower;
+    /// Adds `waiter` to the flight `key`, or gives it back if there is none.
+    pub fn follow(&self, key: &FlightKey, waiter: W) -> Option<W> {
+        match self.flights.borrow_mut().get_mut(key) {
+            Some(waiters) => {
+                waiters.push(waiter);
+                None
+            }
+            None => Some(waiter),
         }
-        flights.insert(Rc::clone(key), vec![waiter]);
-        Part::Leader
+    }
+
+    /// Starts the flight `key` with `waiter` on it.
+    pub fn lead(&self, key: Rc<FlightKey>, waiter: W) {
+        self.flights.borrow_mut().insert(key, vec![waiter]);
     }
 
     /// Ends the flight `key` and gives back who waited.

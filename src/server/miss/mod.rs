@@ -9,22 +9,24 @@
 //! for.
 
 mod landing;
+mod places;
 mod upstreams;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
+use tokio::sync::mpsc;
 
 use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{ClientTransport, ForwardError};
-use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
+use crate::metrics::{CacheType, Counter, Histogram, Registry, names};
 use crate::server::batch::Outbox;
-use crate::server::clients::{Clients, Pass};
-use crate::server::inflight::{FlightKey, Inflight, Part};
+use crate::server::inflight::{FlightKey, Inflight};
 use crate::server::moderation::Moderation;
 use crate::server::querylog::Answered;
 use crate::server::reply_to::ReplyTo;
@@ -32,14 +34,10 @@ use crate::server::responder::{Sent, count};
 use crate::server::zones::{Block, BlockId, Zone};
 use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
 use landing::{Landing, write};
+use places::{Place, Places, Slot};
 use upstreams::Upstreams;
 
 pub use upstreams::Resolve;
-
-/// Queries waiting for upstreams at most; one more is REFUSED.
-pub const MAX_WAITING: usize = 8192;
-/// Of these, one client's at most.
-pub const CLIENT_SHARE: u32 = 1024;
 
 /// A query on its way to an upstream.
 pub struct Miss {
@@ -61,27 +59,17 @@ pub struct Waiter {
     _place: Place,
 }
 
-/// One of the [`MAX_WAITING`], and one of its client's share.
-struct Place {
-    waiting: Rc<Waiting>,
-    _pass: Option<Pass>,
-}
-
-struct Waiting {
-    count: Cell<usize>,
-    gauge: Arc<Gauge>,
-}
+/// Misses moved at once from the queue.
+const BATCH: usize = 64;
 
 /// The desk where misses are handed in.
 pub struct Misses {
     inflight: Inflight<Waiter>,
-    clients: Clients,
-    waiting: Rc<Waiting>,
+    places: Rc<Places>,
     upstreams: RefCell<Upstreams>,
     clock: Clock,
     moderation: Rc<Moderation>,
-    refused_total: Arc<Counter>,
-    refused_share: Arc<Counter>,
+    waits: Arc<Histogram>,
     unsendable: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
     outbox: RefCell<Outbox>,
@@ -92,6 +80,7 @@ struct Flight {
     misses: Rc<Misses>,
     key: Option<Rc<FlightKey>>,
     leader: Option<Waiter>,
+    _slot: Slot,
 }
 
 impl Misses {
@@ -99,16 +88,11 @@ impl Misses {
     pub fn new(registry: &Registry, clock: Clock, moderation: Rc<Moderation>) -> Rc<Misses> {
         Rc::new(Misses {
             inflight: Inflight::default(),
-            clients: Clients::new(CLIENT_SHARE),
-            waiting: Rc::new(Waiting {
-                count: Cell::new(0),
-                gauge: registry.gauge(&names::MISSES_INFLIGHT, []),
-            }),
+            places: Places::new(registry),
             upstreams: RefCell::default(),
             clock,
             moderation,
-            refused_total: registry.counter(&names::QUEUE_OVERFLOWS, ["waiting"]),
-            refused_share: registry.counter(&names::CLIENT_REFUSALS, []),
+            waits: registry.histogram(&names::MISS_QUEUE_WAIT, []),
             unsendable: registry.counter(&names::DROPPED, ["unsendable"]),
             scratch: RefCell::new(vec![0; MAX_MESSAGE]),
             outbox: RefCell::default(),
@@ -123,7 +107,19 @@ impl Misses {
 
     /// Queries that wait now.
     pub fn waiting(&self) -> usize {
-        self.waiting.count.get()
+        self.places.waiting()
+    }
+
+    /// Takes in what `queue` brings, until it is closed.
+    pub async fn serve(self: Rc<Self>, mut queue: mpsc::Receiver<Miss>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            let now = clock::nanoseconds();
+            for miss in batch.drain(..) {
+                self.waits.observe(Duration::from_nanos(now.saturating_sub(miss.arrived_ns)));
+                self.accept(miss);
+            }
+        }
     }
 
     /// Takes a miss in. The reply comes by [`Miss::reply_to`], sooner or later, but always.
@@ -137,7 +133,8 @@ impl Misses {
         if self.reply_from_cache(&miss, &query, &key, &block) {
             return;
         }
-        let Some(place) = self.admit(&miss) else {
+        let client = miss.reply_to.as_ref().map(|reply_to| reply_to.client().peer.ip());
+        let Some(place) = self.places.enter(client) else {
             self.reply(&miss, &Landing::Failed(Rcode::REFUSED));
             return;
         };
@@ -154,11 +151,15 @@ impl Misses {
         let shared = query.is_cacheable() && !probe;
         let flight_key = Rc::new(FlightKey { block: block.id, question: key.to_stored() });
         let waiter = Waiter { miss, _place: place };
-        let mut flight = Flight { misses: self.clone(), key: None, leader: None };
+        let waiter = if shared { self.inflight.follow(&flight_key, waiter) } else { Some(waiter) };
+        let Some(waiter) = waiter else { return };
+        let Some(slot) = self.places.depart() else {
+            self.reply(&waiter.miss, &Landing::Failed(Rcode::REFUSED));
+            return;
+        };
+        let mut flight = Flight { misses: self.clone(), key: None, leader: None, _slot: slot };
         if shared {
-            if self.inflight.join(&flight_key, waiter) == Part::Follower {
-                return;
-            }
+            self.inflight.lead(Rc::clone(&flight_key), waiter);
             flight.key = Some(Rc::clone(&flight_key));
         } else {
             flight.leader = Some(waiter);
@@ -178,26 +179,6 @@ impl Misses {
         };
         self.reply(miss, &Landing::Answer { answer: entry.answer().clone(), ttl: Some(ttl) });
         true
-    }
-
-    fn admit(&self, miss: &Miss) -> Option<Place> {
-        if self.waiting.count.get() >= MAX_WAITING {
-            self.refused_total.inc();
-            return None;
-        }
-        let pass = match miss.reply_to.as_ref().map(ReplyTo::client) {
-            None => None,
-            Some(client) => match self.clients.enter(client.peer.ip()) {
-                Some(pass) => Some(pass),
-                None => {
-                    self.refused_share.inc();
-                    return None;
-                }
-            },
-        };
-        self.waiting.count.set(self.waiting.count.get() + 1);
-        self.waiting.gauge.add(1);
-        Some(Place { waiting: self.waiting.clone(), _pass: pass })
     }
 
     /// Reads what the upstream said, keeps it, and decides what the clients get.
@@ -334,13 +315,6 @@ impl Drop for Flight {
         for waiter in self.waiters() {
             self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL));
         }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.waiting.count.set(self.waiting.count.get() - 1);
-        self.waiting.gauge.add(-1);
     }
 }
 
