@@ -226,6 +226,11 @@ impl Connection {
         since.map_or(Duration::ZERO, |since| now - since)
     }
 
+    /// Whether an answer came in the time `span` before `now`.
+    pub(super) fn heard_within(&self, span: Duration, now: Instant) -> bool {
+        self.state.borrow().heard.is_some_and(|heard| now - heard <= span)
+    }
+
     /// Whether the peer is known to have been there at `then` or later.
     pub(super) fn alive_since(&self, then: Instant) -> bool {
         self.opened >= then || self.state.borrow().heard.is_some_and(|at| at >= then)

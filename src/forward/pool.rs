@@ -20,10 +20,10 @@ use super::error::{Failure, Operation, Reason};
 const MAX_CONNECTIONS: usize = 4;
 /// Connections in all, when some do not answer: each slow name takes one, as CoreDNS answers in order.
 const MAX_TOTAL: usize = 32;
-/// Queries that share one write, for the price of one slow among them holding up the others.
-const BATCH: usize = 8;
-/// A connection that has owed an answer for this long is on a slow one: better not go behind it.
-const SLOW: Duration = Duration::from_millis(2);
+/// Queries in flight on a connection whose answers are flowing, before the next one is used.
+const FLOWING: usize = 8;
+/// A connection is flowing if an answer came within this.
+const FRESH: Duration = Duration::from_millis(2);
 /// How long a query waits for a connection of its own before it goes behind others.
 const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The age at which a connection is replaced, a quarter more or less.
@@ -93,10 +93,8 @@ impl Pool {
         if best.is_aged(now) && self.pace.refusal(now).is_none() {
             self.connect(now);
         }
-        if best.load() >= BATCH && self.may_spread(now) {
-            // The next query finds another connection.
-            self.connect(now);
-        } else if best.silence(now) >= SLOW
+        if best.load() > 0
+            && !flows(&best, now)
             && self.may_spread(now)
             && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
         {
@@ -149,14 +147,11 @@ impl Pool {
                 && need.avoid != Some(connection.serial())
                 && need.alive_since.is_none_or(|then| connection.alive_since(then))
         });
-        // Queries that share a connection share writes and reads. Equals go to the first, so that the
-        // others get idle and expire.
-        let crowded = |connection: &Connection| {
-            if connection.load() < BATCH && connection.silence(now) < SLOW { 0 } else { connection.load() }
-        };
+        // Equals go to the first, so that the others get idle and expire.
+        let load = |connection: &Connection| if flows(connection, now) { 0 } else { connection.load() };
         let (stalled, best) = fitting
             .map(|connection| (connection.silence(now) > patience, connection))
-            .min_by_key(|(stalled, connection)| (*stalled, crowded(connection)))?;
+            .min_by_key(|(stalled, connection)| (*stalled, load(connection)))?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }
@@ -200,15 +195,16 @@ impl Pool {
         }
     }
 
-    /// Gives a new connection to the first who wait. The others get the next, as far as there may be
-    /// more; the rest share what there is.
+    /// Gives a new connection to the first who waits. The others get one each, too, as far as there may
+    /// be more; the rest share what there is.
     fn hand_out(self: &Rc<Pool>, connection: &Rc<Connection>) {
         if self.connections.borrow().len() < MAX_CONNECTIONS {
-            let mut given = 0;
-            while given < BATCH {
+            loop {
                 let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
                 // A waiter that is gone has been cancelled.
-                given += usize::from(waiter.send(Ok(Rc::clone(connection))).is_ok());
+                if waiter.send(Ok(Rc::clone(connection))).is_ok() {
+                    break;
+                }
             }
             if !self.waiters.borrow().is_empty() {
                 self.connect(Instant::now());
@@ -243,6 +239,13 @@ impl Drop for Pool {
             connection.retire();
         }
     }
+}
+
+/// Whether a query on `connection` will not wait for long although others are before it. Under load,
+/// queries that share a connection share its writes and reads; a slow one among them stops the flow,
+/// and the next query goes elsewhere.
+fn flows(connection: &Connection, now: Instant) -> bool {
+    connection.load() < FLOWING && connection.heard_within(FRESH, now)
 }
 
 /// How long a connect may take, and how soon after a failed one the next may start.
