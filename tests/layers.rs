@@ -43,6 +43,7 @@ const UNSAFE: [&str; 5] = [
     "demo/namespace.rs",
     "demo/program.rs",
     "server/batch/mod.rs",
+    "server/batch/outbox.rs",
     "server/batch/packet_info.rs",
     "server/batch/wake.rs",
 ];
