@@ -12,6 +12,8 @@ mod upstream;
 mod failures;
 #[path = "forward/health.rs"]
 mod health;
+#[path = "forward/rollout.rs"]
+mod rollout;
 #[path = "forward/tls.rs"]
 mod tls;
 #[path = "forward/transports.rs"]
