@@ -136,6 +136,13 @@ impl Key {
     }
 }
 
+impl StoredKey {
+    /// The name, lower case, uncompressed wire octets.
+    pub fn name(&self) -> &[u8] {
+        &self.octets[..self.octets.len() - SUFFIX]
+    }
+}
+
 impl std::hash::Hash for StoredKey {
     #[inline]
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
