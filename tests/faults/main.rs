@@ -1,0 +1,43 @@
+//! Upstreams that fail while queries go on: what clients notice, and what it costs the upstreams.
+//!
+//! ```text
+//!  node: client ─► doorstep ─┬─ A: forward . host host          ┬─veth─ hosts: scripted upstream
+//!                            └─ B: forward . VIP ─ nft DNAT, in ┴─          scripted upstream
+//!                                                  turn
+//! ```
+//!
+//! Each run has namespaces of its own: a dropped packet and a host without power are real ones.
+//! `DOORSTEP_FAULTS=long` makes the loads long and heavy and lets no two runs overlap: that is how
+//! the recorded tables come about.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails the test")]
+
+#[path = "../common/client.rs"]
+mod client;
+#[allow(dead_code, reason = "each suite uses its own part")]
+#[path = "../common/exposition.rs"]
+mod exposition;
+#[path = "../common/load.rs"]
+mod load;
+#[path = "../common/loopback.rs"]
+mod loopback;
+#[path = "../common/message.rs"]
+mod message;
+#[allow(dead_code, reason = "each suite uses its own part")]
+#[path = "../common/netns.rs"]
+mod netns;
+#[path = "../common/scripted.rs"]
+mod scripted;
+#[path = "../common/server.rs"]
+mod server;
+#[path = "../common/upstream.rs"]
+mod upstream;
+
+mod fault;
+mod rig;
+mod table;
+
+/// Whether tables are made to be recorded.
+fn is_long() -> bool {
+    std::env::var("DOORSTEP_FAULTS").is_ok_and(|mode| mode == "long")
+}

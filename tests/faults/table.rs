@@ -1,0 +1,162 @@
+//! Every fault in every setting, with one upstream or backend that is well.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use super::fault::{FAULTS, Fault};
+use super::is_long;
+use super::load::{Load, Outcome};
+use super::netns::isolated;
+use super::rig::{CLIENT, NODE, Rig, Setting};
+
+/// What a fault may add to the slowest query in a thousand.
+const MAX_ADDED: Duration = Duration::from_millis(250);
+/// Messages one upstream may get for one query.
+const MAX_ATTEMPTS: usize = 2;
+/// Extra upstream queries, in a hundred, when all are well.
+const MAX_HEDGES: f64 = 5.0;
+
+/// A run's load: queries per second, how long before the fault, how long in all.
+struct Shape {
+    rate: u32,
+    before: Duration,
+    lasting: Duration,
+}
+
+impl Shape {
+    fn of_mode() -> Shape {
+        let [before, lasting] = if is_long() { [1000, 8000] } else { [400, 2000] }.map(Duration::from_millis);
+        Shape { rate: if is_long() { 2000 } else { 1000 }, before, lasting }
+    }
+}
+
+/// A line of the table.
+struct Row {
+    setting: Setting,
+    fault: Fault,
+    outcome: Outcome,
+    /// Messages upstream.
+    asked: usize,
+    /// At most, by one upstream for one query.
+    most: usize,
+    log: String,
+}
+
+fn measure(setting: Setting, fault: Fault, shape: &Shape) -> Row {
+    isolated(|| {
+        let mut rig = Rig::new(setting);
+        let load = Load::new(NODE, CLIENT, shape.rate, shape.lasting);
+        let mut inflicted = false;
+        let outcome = load.run(|now| {
+            if !inflicted && now >= shape.before {
+                rig.inflict(fault, now);
+                inflicted = true;
+            }
+            rig.attend(now);
+        });
+        let attempts = rig.attempts();
+        let (asked, most) = (attempts.values().sum(), attempts.values().max().copied().unwrap_or_default());
+        Row { setting, fault, outcome, asked, most, log: rig.doorstep.log() }
+    })
+}
+
+/// Runs what is to be run, two at a time where that does not spoil figures.
+fn measure_all() -> Vec<Row> {
+    let shape = Shape::of_mode();
+    let faults = [Fault::Healthy].into_iter().chain(FAULTS);
+    let pairs =
+        Setting::ALL.into_iter().flat_map(|setting| faults.clone().map(move |fault| (setting, fault)));
+    let runs: VecDeque<_> = pairs.filter(|(setting, fault)| setting.knows(*fault)).collect();
+    let order: HashMap<String, usize> =
+        runs.iter().zip(0..).map(|(run, at)| (format!("{run:?}"), at)).collect();
+    let (runs, rows) = (Mutex::new(runs), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..if is_long() { 1 } else { 2 } {
+            scope.spawn(|| {
+                loop {
+                    let Some((setting, fault)) = runs.lock().unwrap().pop_front() else { return };
+                    let row = measure(setting, fault, &shape);
+                    rows.lock().unwrap().push(row);
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap();
+    rows.sort_by_key(|row| order[&format!("{:?}", (row.setting, row.fault))]);
+    rows
+}
+
+impl Row {
+    /// Milliseconds that the slowest in a thousand took longer than in the healthy run.
+    fn added(&self, healthy: &Row) -> Duration {
+        self.outcome.quantile(999).saturating_sub(healthy.outcome.quantile(999))
+    }
+
+    fn per_query(&self) -> f64 {
+        self.asked as f64 / self.outcome.sent as f64
+    }
+
+    fn line(&self, healthy: &Row) -> String {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        format!(
+            "{:<16} {:<6} {:>6} {:>9} {:>9} {:>5} {:>8.1} {:>9.1} {:>9.2} {:>5}",
+            self.fault.name(),
+            self.setting.name(),
+            self.outcome.sent,
+            self.outcome.answered(),
+            self.outcome.answered() - self.outcome.with(0),
+            self.outcome.lost(),
+            milliseconds(self.outcome.quantile(500)),
+            milliseconds(self.added(healthy)),
+            self.per_query(),
+            self.most,
+        )
+    }
+
+    /// What must not be.
+    fn violations(&self, healthy: &Row) -> Vec<String> {
+        let mut violations = Vec::new();
+        let mut check = |holds: bool, what: String| {
+            if !holds {
+                violations.push(format!("{} in {}: {what}", self.fault.name(), self.setting.name()));
+            }
+        };
+        let outcome = &self.outcome;
+        check(outcome.lost() == 0, format!("{} lost", outcome.lost()));
+        check(outcome.with(0) == outcome.answered(), format!("response codes {:?}", outcome.rcodes));
+        check(self.added(healthy) < MAX_ADDED, format!("{:?} added", self.added(healthy)));
+        check(self.most <= MAX_ATTEMPTS, format!("{} attempts", self.most));
+        if self.fault == Fault::Healthy {
+            let extra = (self.per_query() - 1.0) * 100.0;
+            check(extra < MAX_HEDGES, format!("{extra:.1} % hedged"));
+        }
+        violations
+    }
+}
+
+#[test]
+fn one_upstream_that_is_well_is_enough() {
+    let rows = measure_all();
+    let mut table = String::from(
+        "fault            setting  sent  answered  SERVFAIL  lost   p50 ms  p99.9 ms  upstream  most\n\
+         \u{20}                                                                 added   /query\n",
+    );
+    let mut violations = Vec::new();
+    for row in &rows {
+        let of_setting = |other: &&Row| other.setting == row.setting && other.fault == Fault::Healthy;
+        let healthy = rows.iter().find(of_setting).unwrap();
+        writeln!(table, "{}", row.line(healthy)).unwrap();
+        let found = row.violations(healthy);
+        if !found.is_empty() && std::env::var_os("DOORSTEP_FAULTS_LOG").is_some() {
+            violations.push(row.log.lines().take(20).collect::<Vec<_>>().join("\n"));
+        }
+        violations.extend(found);
+    }
+    // Past the capture of the test runner: this is for people.
+    writeln!(std::io::stdout(), "\n{table}").unwrap();
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
