@@ -192,6 +192,11 @@ impl Connection {
         now >= self.aged
     }
 
+    /// Whether anything was ever answered on it.
+    pub(super) fn has_answered(&self) -> bool {
+        self.state.borrow().answered
+    }
+
     /// Queries the peer has yet to answer.
     pub(super) fn load(&self) -> usize {
         self.state.borrow().in_flight.len()

@@ -40,7 +40,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct Need {
     /// The peer must have shown a sign of life on it since then.
     pub(super) alive_since: Option<Instant>,
-    /// Not this one.
+    /// Not this one, and rather one that has answered than a new one: behind a Service's address, a
+    /// new one may lead to the same broken backend.
     pub(super) avoid: Option<u64>,
 }
 
@@ -107,6 +108,7 @@ impl Pool {
             self.connect(now);
         }
         if best.load() > 0
+            && need.avoid.is_none()
             && self.may_spread(now)
             && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
         {
@@ -157,9 +159,13 @@ impl Pool {
                 && need.alive_since.is_none_or(|then| connection.alive_since(then))
         });
         // Equal loads go to the first, so that the others get idle and expire.
-        let (stalled, best) = fitting
-            .map(|connection| (connection.silence(now) > patience, connection))
-            .min_by_key(|(stalled, connection)| (*stalled, connection.load()))?;
+        let (stalled, best) =
+            fitting.map(|connection| (connection.silence(now) > patience, connection)).min_by_key(
+                |(stalled, connection)| {
+                    let unproven = need.avoid.is_some() && !connection.has_answered();
+                    (*stalled, unproven, connection.load())
+                },
+            )?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }

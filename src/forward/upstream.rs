@@ -71,8 +71,8 @@ pub(super) struct Tally {
     sent: Cell<u8>,
     /// Attempts that wait for a connection.
     dialling: Cell<u8>,
-    /// The connection used last, and when.
-    last: Cell<Option<(u64, Instant)>>,
+    /// The connection used last, and when; no time if it broke, and so is not silent.
+    last: Cell<Option<(u64, Option<Instant>)>>,
 }
 
 impl Tally {
@@ -104,11 +104,11 @@ impl Tally {
         self.sent.set(self.sent.get() - 1);
     }
 
-    /// The second message wants another connection than the first, and one that is alive.
+    /// The second message wants another connection than the first, and one that is alive if that was silent.
     fn need(&self) -> Need {
         match self.last.get() {
             None => Need::default(),
-            Some((serial, at)) => Need { alive_since: Some(at), avoid: Some(serial) },
+            Some((serial, at)) => Need { alive_since: at, avoid: Some(serial) },
         }
     }
 }
@@ -235,7 +235,8 @@ impl Upstream {
     async fn by_stream(&self, message: &[u8], query: &Query<'_>, tally: &Tally) -> Result<Vec<u8>, Attempt> {
         loop {
             let connection = self.connection(tally).await?;
-            tally.last.set(Some((connection.serial(), Instant::now())));
+            let serial = connection.serial();
+            tally.last.set(Some((serial, Some(Instant::now()))));
             let reason = match connection.exchange(message).await {
                 Ok(reply) if query.is_answered_by(&reply) => {
                     // It may carry the follow-up too.
@@ -245,13 +246,17 @@ impl Upstream {
                 Ok(_) => {
                     // Whatever else comes on it cannot be trusted either.
                     connection.close(Reason::Unrelated);
+                    tally.last.set(Some((serial, None)));
                     Reason::Unrelated
                 }
-                Err(broken) if broken.reused && tally.has_room() => {
-                    self.metrics.retried(self.to);
-                    continue;
+                Err(broken) => {
+                    tally.last.set(Some((serial, None)));
+                    if broken.reused && tally.has_room() {
+                        self.metrics.retried(self.to);
+                        continue;
+                    }
+                    broken.reason
                 }
-                Err(broken) => broken.reason,
             };
             return Err(Attempt::Failed(self.failure(reason)));
         }

@@ -28,6 +28,28 @@ fn a_reused_connection_that_breaks_is_replaced_unseen() {
     }
 }
 
+/// Behind a Service's address, each connection may lead to another backend.
+#[test]
+fn a_broken_backend_is_left_for_a_connection_that_works() {
+    for then in [Step::Close, Step::Reset] {
+        run(async {
+            let server = Upstream::start(move |asked| match (asked.connection, asked.name.as_str()) {
+                (0, "slow.") => vec![Step::Wait(Duration::from_millis(100)), Step::Send(asked.answer())],
+                (0, _) => answer(asked),
+                _ => vec![then.clone()],
+            })
+            .await;
+            let client = Client::new(&[force_tcp(&[&server])]);
+            assert_answered(client.tcp("first").await);
+            // The second connection comes about because the first one is busy.
+            let (slow, fast) = tokio::join!(client.tcp("slow"), client.tcp("fast"));
+            assert_answered(slow);
+            assert_answered(fast);
+            assert_eq!((server.connections(), server.asked().len()), (2, 4));
+        });
+    }
+}
+
 #[test]
 fn a_connection_closed_while_idle_costs_no_retry() {
     run(async {
