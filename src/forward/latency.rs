@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// No second attempt starts sooner: a cluster's DNS answers in well under a millisecond, so whoever
 /// is silent for this long is likely gone, and a pod can bear it.
-pub(super) const MIN_PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const MIN_PATIENCE: Duration = Duration::from_millis(100);
 /// A second attempt does not wait longer.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 

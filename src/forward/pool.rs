@@ -159,13 +159,12 @@ impl Pool {
                 && need.alive_since.is_none_or(|then| connection.alive_since(then))
         });
         // Equal loads go to the first, so that the others get idle and expire.
-        let (stalled, best) =
-            fitting.map(|connection| (connection.silence(now) > patience, connection)).min_by_key(
-                |(stalled, connection)| {
-                    let unproven = need.avoid.is_some() && !connection.has_answered();
-                    (*stalled, unproven, connection.load())
-                },
-            )?;
+        let (stalled, best) = fitting
+            .map(|connection| (connection.silence(now) > patience, connection))
+            .min_by_key(|(stalled, connection)| {
+                let unproven = need.avoid.is_some() && !connection.has_answered();
+                (*stalled, unproven, connection.load())
+            })?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }

@@ -96,8 +96,12 @@ impl Tally {
         self.sent.set(MAX_ATTEMPTS);
     }
 
-    fn claim(&self) {
-        self.sent.set(self.sent.get() + 1);
+    /// Counts one more message if there is room. It has to come before anything that may wait: two
+    /// attempts must not take the same place.
+    pub(super) fn claim(&self) -> bool {
+        let room = self.has_room();
+        self.sent.set(self.sent.get() + u8::from(room));
+        room
     }
 
     fn hand_back(&self) {
@@ -182,7 +186,7 @@ impl Upstream {
     }
 
     /// One attempt at an answer: at most [`MAX_ATTEMPTS`] messages together with what `tally`
-    /// counts already. A connection that had answered before and broke is replaced at once; a
+    /// counts already, the first one of this attempt included. A connection that had answered before and broke is replaced at once; a
     /// truncated datagram is followed up over TCP; a server that rejects EDNS is asked without.
     ///
     /// Waits without end for a silent server: the caller holds the clock.
@@ -203,14 +207,14 @@ impl Upstream {
         let started = Instant::now();
         let mut reply = send(query.message()).await?;
         if query.edns_is_rejected_by(&reply)
-            && tally.has_room()
+            && tally.claim()
             && let Ok(plain) = send(&query.without_opt()).await
         {
             reply = plain;
         }
         if datagram
             && message::is_truncated(&reply)
-            && tally.has_room()
+            && tally.claim()
             && let Ok(Ok(full)) = timeout(MAX_FOLLOW_UP, self.by_stream(query.message(), query, tally)).await
         {
             reply = full;
@@ -225,7 +229,6 @@ impl Upstream {
         query: &Query<'_>,
         tally: &Tally,
     ) -> Result<Vec<u8>, Attempt> {
-        tally.claim();
         tally.last.set(None);
         self.metrics.connection_opened(self.to, Protocol::Udp);
         let reply = self.datagrams.exchange(message, |reply| query.is_answered_by(reply));
@@ -251,7 +254,7 @@ impl Upstream {
                 }
                 Err(broken) => {
                     tally.last.set(Some((serial, None)));
-                    if broken.reused && tally.has_room() {
+                    if broken.reused && tally.claim() {
                         self.metrics.retried(self.to);
                         continue;
                     }
@@ -262,9 +265,8 @@ impl Upstream {
         }
     }
 
-    /// A connection for one message, which `tally` then counts.
+    /// A connection for one message, which `tally` counts unless there is none.
     async fn connection(&self, tally: &Tally) -> Result<Rc<Connection>, Attempt> {
-        tally.claim();
         tally.dialling.set(tally.dialling.get() + 1);
         let acquired = self.pool.acquire(tally.need(), self.patience()).await;
         tally.dialling.set(tally.dialling.get() - 1);

@@ -33,11 +33,37 @@ mod server;
 #[path = "../common/upstream.rs"]
 mod upstream;
 
+mod broken;
 mod fault;
+mod idle;
 mod rig;
+mod strays;
 mod table;
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
 
 /// Whether tables are made to be recorded.
 fn is_long() -> bool {
     std::env::var("DOORSTEP_FAULTS").is_ok_and(|mode| mode == "long")
+}
+
+/// Does `work` with each of `jobs`, so many at a time; the results stand in the order of the jobs.
+fn side_by_side<J: Send, R: Send>(workers: usize, jobs: Vec<J>, work: impl Fn(J) -> R + Sync) -> Vec<R> {
+    let jobs: Mutex<VecDeque<(usize, J)>> = Mutex::new(jobs.into_iter().enumerate().collect());
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let Some((index, job)) = jobs.lock().unwrap().pop_front() else { return };
+                    let result = work(job);
+                    results.lock().unwrap().push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap();
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }

@@ -1,4 +1,4 @@
-//! A node with Doorstep, two upstreams at the end of a cable, and what can go wrong with the first.
+//! A node with Doorstep, two upstreams at the end of a cable, and what can go wrong with them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -64,11 +64,11 @@ pub struct Rig {
     pub doorstep: Doorstep,
     hosts: Namespace,
     upstreams: [Option<Scripted>; 2],
-    switch: Switch,
+    switches: [Switch; 2],
     /// Queries that reached upstreams that are no more.
     before: Vec<(usize, String)>,
-    /// Since when the first one is gone.
-    gone: Option<Duration>,
+    /// Since when each is gone.
+    gone: [Option<Duration>; 2],
 }
 
 impl Rig {
@@ -77,39 +77,41 @@ impl Rig {
         if setting == Setting::VipTcp {
             publish();
         }
-        let switch = Switch::new(Fault::Healthy);
-        let upstreams = [start(&hosts, 0, &switch), start(&hosts, 1, &Switch::new(Fault::Healthy))];
+        let switches = [Fault::Healthy; 2].map(Switch::new);
+        let upstreams = [0, 1].map(|index| Some(start(&hosts, index, &switches[index])));
         let text = format!(". {{\n bind {}\n errors\n cache\n {}\n}}\n", NODE.ip(), setting.forward());
         let doorstep = Doorstep::start(NODE.ip(), &text);
-        let upstreams = upstreams.map(Some);
-        Rig { setting, doorstep, hosts, upstreams, switch, before: Vec::new(), gone: None }
+        Rig { setting, doorstep, hosts, upstreams, switches, before: Vec::new(), gone: [None; 2] }
     }
 
-    /// Lets `fault` happen to the first upstream.
-    pub fn inflict(&mut self, fault: Fault, now: Duration) {
-        self.switch.set(fault);
+    /// Lets `fault` happen to an upstream.
+    pub fn inflict(&mut self, index: usize, fault: Fault, now: Duration) {
+        self.switches[index].set(fault);
+        let host = HOSTS[index];
         match fault {
             // At the far end: the sender of a packet that its own kernel drops is told so.
-            Fault::Blackhole => self.hosts.run(|| {
+            Fault::Blackhole => self.hosts.run(move || {
                 run("nft add table ip hole");
                 run("nft 'add chain ip hole in { type filter hook prerouting priority -300; }'");
-                run(&format!("nft add rule ip hole in ip daddr {} drop", HOSTS[0]));
+                run(&format!("nft add rule ip hole in ip daddr {host} drop"));
             }),
-            Fault::PowerOff => self.hosts.run(|| drop(run(&format!("ip addr del {}/32 dev eth0", HOSTS[0])))),
+            Fault::PowerOff => self.hosts.run(move || drop(run(&format!("ip addr del {host}/32 dev eth0")))),
             Fault::Restart => {
-                let upstream = self.upstreams[0].take().unwrap();
-                self.before = upstream.asked().into_iter().map(|asked| (0, asked.name)).collect();
-                self.gone = Some(now);
+                let upstream = self.upstreams[index].take().unwrap();
+                self.before.extend(upstream.asked().into_iter().map(|asked| (index, asked.name)));
+                self.gone[index] = Some(now);
             }
             _ => {}
         }
     }
 
-    /// Brings a restarting upstream back when it is time.
+    /// Brings restarting upstreams back when it is time.
     pub fn attend(&mut self, now: Duration) {
-        if self.gone.is_some_and(|gone| now > gone + RESTART) {
-            self.gone = None;
-            self.upstreams[0] = Some(start(&self.hosts, 0, &self.switch));
+        for index in 0..HOSTS.len() {
+            if self.gone[index].is_some_and(|gone| now > gone + RESTART) {
+                self.gone[index] = None;
+                self.upstreams[index] = Some(start(&self.hosts, index, &self.switches[index]));
+            }
         }
     }
 

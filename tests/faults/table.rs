@@ -1,22 +1,19 @@
 //! Every fault in every setting, with one upstream or backend that is well.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::Mutex;
-use std::thread;
 use std::time::Duration;
 
 use super::fault::{FAULTS, Fault};
-use super::is_long;
 use super::load::{Load, Outcome};
 use super::netns::isolated;
 use super::rig::{CLIENT, NODE, Rig, Setting};
+use super::{is_long, side_by_side};
 
-/// What a fault may add to the slowest query in a thousand.
+/// What a fault of one may add to the slowest query in a thousand.
 const MAX_ADDED: Duration = Duration::from_millis(250);
 /// Messages one upstream may get for one query.
-const MAX_ATTEMPTS: usize = 2;
+pub const MAX_ATTEMPTS: usize = 2;
 /// Extra upstream queries, in a hundred, when all are well.
 const MAX_HEDGES: f64 = 5.0;
 
@@ -53,7 +50,7 @@ fn measure(setting: Setting, fault: Fault, shape: &Shape) -> Row {
         let mut inflicted = false;
         let outcome = load.run(|now| {
             if !inflicted && now >= shape.before {
-                rig.inflict(fault, now);
+                rig.inflict(0, fault, now);
                 inflicted = true;
             }
             rig.attend(now);
@@ -70,24 +67,9 @@ fn measure_all() -> Vec<Row> {
     let faults = [Fault::Healthy].into_iter().chain(FAULTS);
     let pairs =
         Setting::ALL.into_iter().flat_map(|setting| faults.clone().map(move |fault| (setting, fault)));
-    let runs: VecDeque<_> = pairs.filter(|(setting, fault)| setting.knows(*fault)).collect();
-    let order: HashMap<String, usize> =
-        runs.iter().zip(0..).map(|(run, at)| (format!("{run:?}"), at)).collect();
-    let (runs, rows) = (Mutex::new(runs), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..if is_long() { 1 } else { 2 } {
-            scope.spawn(|| {
-                loop {
-                    let Some((setting, fault)) = runs.lock().unwrap().pop_front() else { return };
-                    let row = measure(setting, fault, &shape);
-                    rows.lock().unwrap().push(row);
-                }
-            });
-        }
-    });
-    let mut rows = rows.into_inner().unwrap();
-    rows.sort_by_key(|row| order[&format!("{:?}", (row.setting, row.fault))]);
-    rows
+    let runs = pairs.filter(|(setting, fault)| setting.knows(*fault)).collect();
+    let workers = if is_long() { 1 } else { 2 };
+    side_by_side(workers, runs, |(setting, fault)| measure(setting, fault, &shape))
 }
 
 impl Row {
@@ -151,8 +133,9 @@ fn one_upstream_that_is_well_is_enough() {
         let healthy = rows.iter().find(of_setting).unwrap();
         writeln!(table, "{}", row.line(healthy)).unwrap();
         let found = row.violations(healthy);
-        if !found.is_empty() && std::env::var_os("DOORSTEP_FAULTS_LOG").is_some() {
-            violations.push(row.log.lines().take(20).collect::<Vec<_>>().join("\n"));
+        if !found.is_empty() {
+            violations
+                .extend(row.log.lines().filter(|line| line.contains("[ERROR]")).take(5).map(String::from));
         }
         violations.extend(found);
     }
