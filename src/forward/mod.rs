@@ -15,6 +15,7 @@ mod connection;
 mod datagram;
 mod dial;
 mod directive;
+mod edns;
 mod error;
 mod exchange;
 mod frame;

@@ -13,6 +13,7 @@ use super::config::{Config, HealthCheck, Target, Transport};
 use super::connection::Connection;
 use super::datagram::Datagrams;
 use super::dial::{Dial, dialer};
+use super::edns::EdnsMemory;
 use super::error::{Error, Failure, Operation, Reason};
 use super::health::{Health, HealthState};
 use super::latency::Latency;
@@ -37,6 +38,7 @@ pub(super) struct Upstream {
     pool: Rc<Pool>,
     datagrams: Datagrams,
     latency: Latency,
+    edns: EdnsMemory,
     health: HealthState,
     /// When anything was last answered.
     answered: Cell<Option<Instant>>,
@@ -151,6 +153,7 @@ impl Upstream {
             pool,
             datagrams: Datagrams::new(to, Rc::clone(random)),
             latency: Latency::new(),
+            edns: EdnsMemory::default(),
             health: HealthState::new(config.max_fails),
             answered: Cell::new(None),
             last_probe: Cell::new(None),
@@ -205,17 +208,23 @@ impl Upstream {
             }
         };
         let started = Instant::now();
-        let mut reply = send(query.message()).await?;
-        if query.edns_is_rejected_by(&reply)
+        let plain = self.edns.avoids(started).then(|| query.without_opt());
+        let message = plain.as_deref().unwrap_or(query.message());
+        let mut reply = send(message).await?;
+        if plain.is_none()
+            && query.edns_is_rejected_by(&reply)
             && tally.claim()
-            && let Ok(plain) = send(&query.without_opt()).await
+            && let Ok(answer) = send(&query.without_opt()).await
         {
-            reply = plain;
+            if !query.edns_is_rejected_by(&answer) {
+                self.edns.rejected(Instant::now());
+            }
+            reply = answer;
         }
         if datagram
             && message::is_truncated(&reply)
             && tally.claim()
-            && let Ok(Ok(full)) = timeout(MAX_FOLLOW_UP, self.by_stream(query.message(), query, tally)).await
+            && let Ok(Ok(full)) = timeout(MAX_FOLLOW_UP, self.by_stream(message, query, tally)).await
         {
             reply = full;
         }

@@ -34,6 +34,7 @@ mod server;
 mod upstream;
 
 mod broken;
+mod external;
 mod fault;
 mod idle;
 mod rig;
