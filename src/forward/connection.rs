@@ -50,7 +50,6 @@ pub(super) struct Broken {
 /// waits any more, when the peer closes or breaks it, or when told to.
 pub(super) struct Connection {
     serial: u64,
-    opened: Instant,
     /// When it should make room for a new one.
     aged: Instant,
     random: Rc<Random>,
@@ -95,13 +94,8 @@ impl Connection {
         random: Rc<Random>,
     ) -> Rc<Connection> {
         let now = Instant::now();
-        let connection = Rc::new(Connection {
-            serial,
-            opened: now,
-            aged: now + max_age,
-            random,
-            state: RefCell::new(State::new(now)),
-        });
+        let connection =
+            Rc::new(Connection { serial, aged: now + max_age, random, state: RefCell::new(State::new(now)) });
         tokio::task::spawn_local(Driver {
             stream,
             reader: FrameReader::default(),
@@ -208,9 +202,10 @@ impl Connection {
         since.map_or(Duration::ZERO, |since| now - since)
     }
 
-    /// Whether the peer is known to have been there at `then` or later.
-    pub(super) fn alive_since(&self, then: Instant) -> bool {
-        self.opened >= then || self.state.borrow().heard.is_some_and(|at| at >= then)
+    /// Whether the peer has answered anything at `then` or later. That it took a connection proves
+    /// little: its kernel did.
+    pub(super) fn was_heard_since(&self, then: Instant) -> bool {
+        self.state.borrow().heard.is_some_and(|at| at >= then)
     }
 
     fn broken(&self) -> Broken {

@@ -25,6 +25,7 @@ mod message;
 mod metrics;
 mod policy;
 mod pool;
+mod proof;
 mod random;
 mod tls;
 mod upstream;

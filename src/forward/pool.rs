@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
@@ -53,7 +53,7 @@ pub(super) struct Unconnected {
     pub(super) retry_at: Instant,
 }
 
-type Outcome = Result<Rc<Connection>, Unconnected>;
+pub(super) type Outcome = Result<Rc<Connection>, Unconnected>;
 
 /// See the [module](self).
 pub(super) struct Pool {
@@ -70,6 +70,9 @@ pub(super) struct Pool {
     /// Who waits for it.
     waiters: RefCell<VecDeque<oneshot::Sender<Outcome>>>,
     pace: Pace,
+    /// Whether connections are being asked for a sign of life, and news of that.
+    pub(super) proving: Cell<bool>,
+    pub(super) proof: Notify,
 }
 
 impl Pool {
@@ -92,6 +95,8 @@ impl Pool {
             connecting: Cell::new(false),
             waiters: RefCell::default(),
             pace: Pace::new(),
+            proving: Cell::new(false),
+            proof: Notify::new(),
         })
     }
 
@@ -102,7 +107,10 @@ impl Pool {
         let now = Instant::now();
         self.prune(now);
         let Some(best) = self.choose(need, patience, now) else {
-            return self.acquire_new(now).await;
+            return match need.alive_since {
+                Some(then) => self.acquire_proven(need, then).await,
+                None => self.acquire_new(now).await,
+            };
         };
         if best.is_aged(now) && self.pace.refusal(now).is_none() {
             self.connect(now);
@@ -156,7 +164,7 @@ impl Pool {
         let fitting = connections.iter().filter(|connection| {
             !connection.is_full()
                 && need.avoid != Some(connection.serial())
-                && need.alive_since.is_none_or(|then| connection.alive_since(then))
+                && need.alive_since.is_none_or(|then| connection.was_heard_since(then))
         });
         // Equal loads go to the first, so that the others get idle and expire.
         let (stalled, best) = fitting
@@ -167,6 +175,31 @@ impl Pool {
             })?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
+    }
+
+    /// The least loaded connection on which the peer was heard at `then` or later.
+    pub(super) fn heard_since(&self, need: Need, then: Instant) -> Option<Rc<Connection>> {
+        self.choose(Need { alive_since: Some(then), ..need }, Duration::MAX, Instant::now())
+    }
+
+    /// Connections whose peer has nothing left to answer.
+    pub(super) fn owing_nothing(&self) -> Vec<Rc<Connection>> {
+        let connections = self.connections.borrow();
+        connections
+            .iter()
+            .filter(|connection| connection.is_open() && connection.load() == 0)
+            .cloned()
+            .collect()
+    }
+
+    /// One more connection, whoever else is connecting.
+    pub(super) async fn connect_beside(&self) -> Option<Rc<Connection>> {
+        if self.connections.borrow().len() >= MAX_TOTAL {
+            return None;
+        }
+        self.metrics.connection_opened(self.to, self.protocol);
+        let stream = (self.dial)(self.pace.patience()).await.ok()?;
+        Some(self.add(stream))
     }
 
     /// Whether one more connection may be opened although there is one to use.
@@ -240,7 +273,7 @@ impl Pool {
         connection
     }
 
-    fn failure(&self, reason: Reason) -> Failure {
+    pub(super) fn failure(&self, reason: Reason) -> Failure {
         Failure { operation: Operation::Dial, protocol: self.protocol, to: self.to, reason }
     }
 }

@@ -26,6 +26,8 @@ mod message;
 #[allow(dead_code, reason = "each suite uses its own part")]
 #[path = "../common/netns.rs"]
 mod netns;
+#[path = "../common/plain_upstream.rs"]
+mod plain_upstream;
 #[path = "../common/scripted.rs"]
 mod scripted;
 #[path = "../common/server.rs"]
@@ -35,6 +37,7 @@ mod upstream;
 
 mod broken;
 mod external;
+mod fairness;
 mod fault;
 mod idle;
 mod rig;
