@@ -180,7 +180,7 @@ impl Upstream {
 
     /// How long to wait for it before asking someone else too.
     pub(super) fn patience(&self) -> Duration {
-        self.latency.patience()
+        self.latency.patience(self.answered.get().map_or(Duration::ZERO, |at| at.elapsed()))
     }
 
     /// Whether it has answered nothing since `then`.
