@@ -43,6 +43,9 @@ pub struct Outcome {
     pub rcodes: BTreeMap<u16, usize>,
     /// From sending to answer, ascending; queries without an answer left out.
     pub latencies: Vec<Duration>,
+    /// The longest time for which the machine kept the sender from its work. Whatever it kept from
+    /// theirs meanwhile says nothing about them.
+    pub held_up: Duration,
 }
 
 /// Not a response code: NOERROR without a record.
@@ -66,21 +69,21 @@ impl Load {
         let finished = AtomicBool::new(false);
         thread::scope(|scope| {
             let receiver = scope.spawn(|| self.receive(&socket, started, total, &finished));
-            let sent = self.send(&socket, started, total, &mut at);
+            let (sent, held_up) = self.send(&socket, started, total, &mut at);
             finished.store(true, Relaxed);
-            receiver.join().unwrap().outcome(&sent)
+            Outcome { held_up, ..receiver.join().unwrap().outcome(&sent) }
         })
     }
 
-    /// Sends as the clock says, in bursts; gives the time of each query.
+    /// Sends as the clock says, in bursts; gives the time of each query, and the longest delay.
     fn send(
         &self,
         socket: &UdpSocket,
         started: Instant,
         total: usize,
         at: &mut impl FnMut(Duration),
-    ) -> Vec<Duration> {
-        let mut sent = Vec::with_capacity(total);
+    ) -> (Vec<Duration>, Duration) {
+        let (mut sent, mut held_up) = (Vec::with_capacity(total), Duration::ZERO);
         while sent.len() < total {
             let due = started.elapsed().as_micros() * u128::from(self.rate) / 1_000_000;
             for number in sent.len()..total.min(usize::try_from(due).unwrap() + 1) {
@@ -90,9 +93,11 @@ impl Load {
                 let _ = socket.send(&(self.query)(number).id(id).build());
             }
             at(started.elapsed());
+            let before = Instant::now();
             thread::sleep(TICK);
+            held_up = held_up.max(before.elapsed().saturating_sub(TICK));
         }
-        sent
+        (sent, held_up)
     }
 
     fn receive(&self, socket: &UdpSocket, started: Instant, total: usize, finished: &AtomicBool) -> Received {

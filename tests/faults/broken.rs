@@ -8,11 +8,11 @@ use super::load::Load;
 use super::message::ask;
 use super::netns::isolated;
 use super::rig::{CLIENT, NODE, Rig, Setting};
-use super::side_by_side;
 use super::table::MAX_ATTEMPTS;
+use super::{beside_others, side_by_side};
 
-/// An answer comes within 4 s of reaching Doorstep, which a machine that runs several suites may delay.
-const IN_TIME: Duration = Duration::from_millis(4400);
+/// An answer comes within 4 s of reaching Doorstep. That the machine lets neither wait is not said.
+const IN_TIME: Duration = Duration::from_millis(4200);
 /// Runs at once; they do little but wait.
 const RUNS: usize = 8;
 
@@ -41,7 +41,7 @@ fn violations((setting, fault): (Setting, Fault)) -> Vec<String> {
             }
         };
         check(outcome.lost() == 0, format!("{} without an answer", outcome.lost()));
-        check(slowest < IN_TIME, format!("an answer after {slowest:?}"));
+        check(slowest < IN_TIME + outcome.held_up, format!("an answer after {slowest:?}"));
         check(failed == outcome.with(2), format!("response codes {:?}", outcome.rcodes));
         check(!passes || failed == 0, format!("{failed} SERVFAIL"));
         check(most <= MAX_ATTEMPTS, format!("{most} attempts"));
@@ -51,6 +51,7 @@ fn violations((setting, fault): (Setting, Fault)) -> Vec<String> {
 
 #[test]
 fn only_broken_upstreams_end_in_an_answer_within_four_seconds() {
+    let _turn = beside_others();
     let pairs = Setting::ALL.into_iter().flat_map(|setting| FAULTS.map(|fault| (setting, fault)));
     let runs = pairs.filter(|(setting, fault)| setting.knows(*fault)).collect();
     let violations: Vec<String> = side_by_side(RUNS, runs, violations).concat();
@@ -61,6 +62,7 @@ fn only_broken_upstreams_end_in_an_answer_within_four_seconds() {
 #[test]
 #[ignore = "no Extended DNS Errors are written yet"]
 fn only_broken_upstreams_are_named_as_the_reason() {
+    let _turn = beside_others();
     isolated(|| {
         let mut rig = Rig::new(Setting::TwoTcp);
         (0..2).for_each(|index| rig.inflict(index, Fault::Silence, Duration::ZERO));

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::beside_others;
 use super::client::{tcp, udp};
 use super::load::Load;
 use super::loopback;
@@ -22,6 +23,7 @@ fn start(upstream: SocketAddr) -> (SocketAddr, Doorstep) {
 /// RFC 5452 §9.2 wants source ports and ids that nobody can guess.
 #[test]
 fn source_ports_and_ids_are_random() {
+    let _turn = beside_others();
     const COUNT: usize = 1000;
     let upstream = Scripted::start(answer);
     let (address, _server) = start(upstream.address);
@@ -62,6 +64,7 @@ fn expect_random(what: &str, draws: &[u32], low: u32, high: u32) {
 
 #[test]
 fn a_truncated_datagram_is_fetched_whole_by_tcp() {
+    let _turn = beside_others();
     let upstream = Scripted::start(|asked| {
         let mut truncated = asked.reply(0);
         truncated[2] |= 2;
@@ -85,6 +88,7 @@ fn without_edns(asked: &Asked) -> Vec<Step> {
 
 #[test]
 fn a_resolver_without_edns_is_asked_with_it_once() {
+    let _turn = beside_others();
     let upstream = Scripted::start(without_edns);
     let (address, _server) = start(upstream.address);
     for number in 0..10 {
@@ -98,6 +102,7 @@ fn a_resolver_without_edns_is_asked_with_it_once() {
 
 #[test]
 fn a_changed_resolv_conf_is_taken_up_and_the_cache_stays() {
+    let _turn = beside_others();
     let resolver = |ip: IpAddr| Scripted::start_at(SocketAddr::new(ip, 53), answer);
     let [old, new] = [loopback::fresh(), loopback::fresh()].map(resolver);
     let address = loopback::fresh_dns();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::beside_others;
 use super::fault::Fault;
 use super::load::Load;
 use super::loopback;
@@ -21,6 +22,7 @@ fn strays_first(asked: &Asked) -> Vec<Step> {
 
 #[test]
 fn strays_are_ignored_and_the_right_answer_is_awaited() {
+    let _turn = beside_others();
     let upstream = Scripted::start(strays_first);
     let address = loopback::fresh_dns();
     let ip = address.ip();

@@ -8,12 +8,14 @@ use super::fault::{FAULTS, Fault};
 use super::load::{Load, Outcome};
 use super::netns::isolated;
 use super::rig::{CLIENT, NODE, Rig, Setting};
-use super::{is_long, side_by_side};
+use super::{alone, is_long, side_by_side};
 
 /// What a fault of one may add to the slowest query in a thousand.
 const MAX_ADDED: Duration = Duration::from_millis(250);
 /// Messages one upstream may get for one query.
 pub const MAX_ATTEMPTS: usize = 2;
+/// A machine that holds up the client for longer held up Doorstep and the upstreams, too.
+const MAX_HELD_UP: Duration = Duration::from_millis(25);
 /// Extra upstream queries, in a hundred, when all are well.
 const MAX_HEDGES: f64 = 5.0;
 
@@ -26,7 +28,7 @@ struct Shape {
 
 impl Shape {
     fn of_mode() -> Shape {
-        let [before, lasting] = if is_long() { [1000, 8000] } else { [400, 2000] }.map(Duration::from_millis);
+        let [before, lasting] = if is_long() { [1000, 8000] } else { [300, 1600] }.map(Duration::from_millis);
         Shape { rate: if is_long() { 2000 } else { 1000 }, before, lasting }
     }
 }
@@ -43,7 +45,19 @@ struct Row {
     log: String,
 }
 
+/// Runs until the machine has let a run be, three times at most.
 fn measure(setting: Setting, fault: Fault, shape: &Shape) -> Row {
+    let mut row = run(setting, fault, shape);
+    for _ in 0..2 {
+        if !row.was_held_up() {
+            break;
+        }
+        row = run(setting, fault, shape);
+    }
+    row
+}
+
+fn run(setting: Setting, fault: Fault, shape: &Shape) -> Row {
     isolated(|| {
         let mut rig = Rig::new(setting);
         let load = Load::new(NODE, CLIENT, shape.rate, shape.lasting);
@@ -82,10 +96,15 @@ impl Row {
         self.asked as f64 / self.outcome.sent as f64
     }
 
+    /// Whether its figures are the machine's rather than ours.
+    fn was_held_up(&self) -> bool {
+        self.outcome.held_up >= MAX_HELD_UP
+    }
+
     fn line(&self, healthy: &Row) -> String {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         format!(
-            "{:<16} {:<6} {:>6} {:>9} {:>9} {:>5} {:>8.1} {:>9.1} {:>9.2} {:>5}",
+            "{:<16} {:<6} {:>6} {:>9} {:>9} {:>5} {:>8.1} {:>9.1} {:>9.2} {:>5}{}",
             self.fault.name(),
             self.setting.name(),
             self.outcome.sent,
@@ -96,25 +115,27 @@ impl Row {
             milliseconds(self.added(healthy)),
             self.per_query(),
             self.most,
+            if self.was_held_up() { "  (machine busy)" } else { "" },
         )
     }
 
-    /// What must not be.
+    /// What must not be. A run that the machine held up can show too many attempts, and nothing else.
     fn violations(&self, healthy: &Row) -> Vec<String> {
         let mut violations = Vec::new();
+        let busy = self.was_held_up();
         let mut check = |holds: bool, what: String| {
             if !holds {
                 violations.push(format!("{} in {}: {what}", self.fault.name(), self.setting.name()));
             }
         };
         let outcome = &self.outcome;
-        check(outcome.lost() == 0, format!("{} lost", outcome.lost()));
-        check(outcome.with(0) == outcome.answered(), format!("response codes {:?}", outcome.rcodes));
-        check(self.added(healthy) < MAX_ADDED, format!("{:?} added", self.added(healthy)));
+        check(busy || outcome.lost() == 0, format!("{} lost", outcome.lost()));
+        check(busy || outcome.with(0) == outcome.answered(), format!("response codes {:?}", outcome.rcodes));
+        check(busy || self.added(healthy) < MAX_ADDED, format!("{:?} added", self.added(healthy)));
         check(self.most <= MAX_ATTEMPTS, format!("{} attempts", self.most));
         if self.fault == Fault::Healthy {
             let extra = (self.per_query() - 1.0) * 100.0;
-            check(extra < MAX_HEDGES, format!("{extra:.1} % hedged"));
+            check(busy || extra < MAX_HEDGES, format!("{extra:.1} % hedged"));
         }
         violations
     }
@@ -122,6 +143,7 @@ impl Row {
 
 #[test]
 fn one_upstream_that_is_well_is_enough() {
+    let _turn = alone();
     let rows = measure_all();
     let mut table = String::from(
         "fault            setting  sent  answered  SERVFAIL  lost   p50 ms  p99.9 ms  upstream  most\n\
@@ -138,6 +160,11 @@ fn one_upstream_that_is_well_is_enough() {
                 .extend(row.log.lines().filter(|line| line.contains("[ERROR]")).take(5).map(String::from));
         }
         violations.extend(found);
+    }
+    // A machine that is always busy tests nothing.
+    let busy = rows.iter().filter(|row| row.was_held_up()).count();
+    if busy > rows.len() / 4 {
+        violations.push(format!("the machine was too busy in {busy} of {} runs", rows.len()));
     }
     // Past the capture of the test runner: this is for people.
     writeln!(std::io::stdout(), "\n{table}").unwrap();
