@@ -186,9 +186,9 @@ impl Connection {
         now >= self.aged
     }
 
-    /// Whether anything was ever answered on it.
-    pub(super) fn has_answered(&self) -> bool {
-        self.state.borrow().answered
+    /// When the peer answered last.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        self.state.borrow().heard
     }
 
     /// Queries the peer has yet to answer.
@@ -205,7 +205,7 @@ impl Connection {
     /// Whether the peer has answered anything at `then` or later. That it took a connection proves
     /// little: its kernel did.
     pub(super) fn was_heard_since(&self, then: Instant) -> bool {
-        self.state.borrow().heard.is_some_and(|at| at >= then)
+        self.heard().is_some_and(|at| at >= then)
     }
 
     fn broken(&self) -> Broken {

@@ -5,6 +5,7 @@
 //! address hands out its pods when connections open, and new pods should get their share.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -40,8 +41,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct Need {
     /// The peer must have shown a sign of life on it since then.
     pub(super) alive_since: Option<Instant>,
-    /// Not this one, and rather one that has answered than a new one: behind a Service's address, a
-    /// new one may lead to the same broken backend.
+    /// Not this one, and rather one that has just answered than a new one: behind a Service's address,
+    /// others may lead to the same broken backend.
     pub(super) avoid: Option<u64>,
 }
 
@@ -167,11 +168,12 @@ impl Pool {
                 && need.alive_since.is_none_or(|then| connection.was_heard_since(then))
         });
         // Equal loads go to the first, so that the others get idle and expire.
+        // A second message goes where the peer was heard last.
+        let second = need.avoid.is_some();
         let (stalled, best) = fitting
             .map(|connection| (connection.silence(now) > patience, connection))
             .min_by_key(|(stalled, connection)| {
-                let unproven = need.avoid.is_some() && !connection.has_answered();
-                (*stalled, unproven, connection.load())
+                (*stalled, second.then(|| Reverse(connection.heard())), connection.load())
             })?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
