@@ -64,6 +64,8 @@ struct Counts {
     overloaded: Cell<u32>,
     retried: Cell<u32>,
     hedged: Cell<u32>,
+    unrelated: Cell<u32>,
+    withheld: Cell<u32>,
 }
 
 fn count(cell: &Cell<u32>) {
@@ -94,6 +96,12 @@ impl Metrics for Counts {
     }
     fn hedged(&self, _to: SocketAddr) {
         count(&self.hedged);
+    }
+    fn unrelated(&self, _to: SocketAddr) {
+        count(&self.unrelated);
+    }
+    fn hedge_withheld(&self, _to: SocketAddr) {
+        count(&self.withheld);
     }
 }
 

@@ -54,14 +54,19 @@ coredns_reload_version_info gauge hash value
 doorstep_client_share_refusals_total counter
 doorstep_drift_repairs_total counter kind
 doorstep_dropped_packets_total counter reason
+doorstep_flights gauge
 doorstep_log_dropped_total counter
 doorstep_loop_detected gauge zone
+doorstep_miss_queue_length gauge
+doorstep_miss_queue_wait_seconds histogram | 0.00025 0.0005 0.001 0.002 0.004 0.008 0.016 0.032 0.064 0.128 0.256 0.512 1.024 2.048 4.096 8.192 +Inf
 doorstep_misses_inflight gauge
 doorstep_queue_overflows_total counter queue
 doorstep_tcp_connections gauge
 doorstep_tcp_connections_refused_total counter
 doorstep_upstream_hedges_total counter to
+doorstep_upstream_hedges_withheld_total counter to
 doorstep_upstream_retries_total counter to
+doorstep_upstream_strays_total counter to
 process_cpu_seconds_total counter
 process_max_fds gauge
 process_network_receive_bytes_total counter
@@ -302,6 +307,11 @@ fn poke_everything(registry: &Registry) -> Registration {
     registry.counter(&names::PROXY_CONN_CACHE_MISSES, ["forward", to, "tcp"]).inc();
     registry.counter(&names::UPSTREAM_RETRIES, [to]).inc();
     registry.counter(&names::UPSTREAM_HEDGES, [to]).inc();
+    registry.counter(&names::UPSTREAM_HEDGES_WITHHELD, [to]).inc();
+    registry.counter(&names::UPSTREAM_STRAYS, [to]).inc();
+    registry.gauge(&names::FLIGHTS, []).add(1);
+    registry.gauge(&names::MISS_QUEUE_LENGTH, []).add(1);
+    registry.histogram(&names::MISS_QUEUE_WAIT, []).observe(Duration::from_millis(1));
     registry.counter_of("udp0", &names::DROPPED, ["short"]).inc();
     registry.counter(&names::QUEUE_OVERFLOWS, ["miss"]).inc();
     registry.counter(&names::DRIFT_REPAIRS, ["rule"]).inc();

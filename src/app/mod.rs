@@ -16,6 +16,7 @@ mod worker;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,6 +28,7 @@ use crate::config::{Config, LoadError, Watch};
 use crate::logging;
 use crate::metrics::{Registry, names};
 use crate::ready::{Latch, Ready};
+use crate::server::Moderation;
 use crate::sockets::{BindError, Listen, Role, Sockets, is_supported};
 use environment::NodeEnvironment;
 use host::Host;
@@ -42,14 +44,17 @@ pub fn serve(args: &Args) -> Result<i32> {
     let _log = logging::start().context("cannot start the log")?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let moderation = Rc::new(Moderation::default());
+    let tasks = LocalSet::new();
+    let serving = tasks.run_until(async {
         // Listened to before there is anything that a signal would leave behind.
         let signals = Signals::new()?;
-        match start(args).await? {
+        match start(args, moderation.clone()).await? {
             Ok(running) => running.run(signals).await,
             Err(exit) => Ok(exit),
         }
-    })
+    });
+    runtime.block_on(moderation.moderate(serving))
 }
 
 /// Each TCP client is a file. The soft limit is often 1024 only for the sake of `select`, which nothing
@@ -104,7 +109,7 @@ impl Signals {
 }
 
 /// Brings everything up; `Err` inside is an exit status whose reason was printed.
-async fn start(args: &Args) -> Result<Result<Running, i32>> {
+async fn start(args: &Args, moderation: Rc<Moderation>) -> Result<Result<Running, i32>> {
     let registry = new_registry();
     let mut watch = Watch::default();
     let config = match first_load(args, &mut watch, &registry) {
@@ -113,7 +118,7 @@ async fn start(args: &Args) -> Result<Result<Running, i32>> {
     };
     announce(args, &config);
     write_expanded(args, &config);
-    let mut worker = Worker::new(&registry)?;
+    let mut worker = Worker::new(&registry, moderation)?;
     let plan = worker.plan(&config)?;
     let mut sockets = Sockets::default();
     let wanted = [plan.listens(), http_listens(&config)].concat();

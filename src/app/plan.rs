@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::cache::{Cache, Store};
 use crate::config::Config;
-use crate::forward::{self, Chain};
+use crate::forward::{self, Chain, Directory};
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
 use crate::server::{self, ErrorLog, QueryLogger, Resolve, Timeouts, probe_name};
@@ -50,7 +50,7 @@ impl Plan {
         config: &Config,
         previous: Option<&Plan>,
         registry: &Registry,
-        upstream_metrics: &Rc<dyn forward::Metrics>,
+        directory: &Directory,
     ) -> Result<Plan, forward::Error> {
         let first_id = previous.and_then(Plan::last_id).map_or(0, |id| id + 1);
         let mut blocks = Vec::new();
@@ -59,7 +59,7 @@ impl Plan {
                 previous.and_then(|plan| plan.blocks.iter().find(|old| old.config.zones == block.zones));
             let chain = match old.filter(|old| old.config.forwards == block.forwards) {
                 Some(old) => old.chain.clone(),
-                None => Rc::new(Chain::new(&block.forwards, upstream_metrics.clone())?),
+                None => Rc::new(Chain::shared(&block.forwards, directory)?),
             };
             let runtime = Arc::new(new_block(BlockId(id), block, old));
             blocks.push(PlannedBlock { config: block.clone(), block: runtime, chain });

@@ -81,6 +81,14 @@ impl Metrics for UpstreamMetrics {
         self.registry.counter(&names::UPSTREAM_RETRIES, [&to.to_string()]).inc();
     }
 
+    fn unrelated(&self, to: SocketAddr) {
+        self.registry.counter(&names::UPSTREAM_STRAYS, [&to.to_string()]).inc();
+    }
+
+    fn hedge_withheld(&self, to: SocketAddr) {
+        self.registry.counter(&names::UPSTREAM_HEDGES_WITHHELD, [&to.to_string()]).inc();
+    }
+
     fn hedged(&self, to: SocketAddr) {
         self.registry.counter(&names::UPSTREAM_HEDGES, [&to.to_string()]).inc();
     }

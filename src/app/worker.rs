@@ -16,11 +16,12 @@ use super::plan::{MISS_WRITER, Plan};
 use super::upstream_metrics::UpstreamMetrics;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::forward;
-use crate::metrics::Registry;
+use crate::forward::{self, Directory};
+use crate::metrics::{Registration, Registry, names};
 use crate::server::zones::Zones;
 use crate::server::{
-    MISS_QUEUE, Miss, Misses, Streams, Timeouts, UdpThread, UdpWorker, Wake, probe_for_loop, thread_name,
+    MISS_QUEUE, Miss, Misses, Moderation, Streams, Timeouts, UdpThread, UdpWorker, Wake, probe_for_loop,
+    thread_name,
 };
 use crate::sockets::{Listen, Role, Sockets};
 
@@ -31,7 +32,7 @@ const DRAIN: Duration = forward::DEADLINE;
 /// Everything that serves DNS. Lives on one thread, in a tokio `LocalSet`.
 pub struct Worker {
     registry: Registry,
-    upstream_metrics: Rc<dyn forward::Metrics>,
+    directory: Directory,
     misses: Rc<Misses>,
     queue: mpsc::Sender<Miss>,
     wake: Wake,
@@ -40,6 +41,7 @@ pub struct Worker {
     streams: Rc<Streams>,
     tcp: BTreeMap<SocketAddr, (JoinHandle<()>, Arc<ArcSwap<Zones>>)>,
     probes: Vec<JoinHandle<()>>,
+    _queue_length: Registration,
 }
 
 /// Why a configuration could not be taken up. What served before still does.
@@ -55,19 +57,19 @@ pub enum ApplyError {
 
 impl Worker {
     /// A worker that serves nothing yet. To be called on a `LocalSet`.
-    pub fn new(registry: &Registry) -> io::Result<Worker> {
-        let misses = Misses::new(registry, Clock::system());
-        let (queue, mut waiting) = mpsc::channel(MISS_QUEUE);
-        let desk = misses.clone();
-        tokio::task::spawn_local(async move {
-            let mut batch = Vec::with_capacity(64);
-            while waiting.recv_many(&mut batch, 64).await > 0 {
-                batch.drain(..).for_each(|miss| desk.accept(miss));
-            }
+    ///
+    /// `moderation` is told when there was work.
+    pub fn new(registry: &Registry, moderation: Rc<Moderation>) -> io::Result<Worker> {
+        let misses = Misses::new(registry, Clock::system(), moderation);
+        let (queue, waiting) = mpsc::channel(MISS_QUEUE);
+        tokio::task::spawn_local(misses.clone().serve(waiting));
+        let length = queue.downgrade();
+        let length = registry.gauge_fn(&names::MISS_QUEUE_LENGTH, [], move || {
+            length.upgrade().map_or(0.0, |queue| (MISS_QUEUE - queue.capacity()) as f64)
         });
         Ok(Worker {
             registry: registry.clone(),
-            upstream_metrics: Rc::new(UpstreamMetrics::new(registry)),
+            directory: Directory::new(Rc::new(UpstreamMetrics::new(registry))),
             streams: Streams::new(misses.clone(), Clock::system(), Timeouts::default(), registry),
             misses,
             queue,
@@ -76,12 +78,13 @@ impl Worker {
             udp: BTreeMap::new(),
             tcp: BTreeMap::new(),
             probes: Vec::new(),
+            _queue_length: length,
         })
     }
 
     /// Makes a plan for `config` that carries over what did not change.
     pub fn plan(&self, config: &Config) -> Result<Plan, ApplyError> {
-        Ok(Plan::new(config, self.plan.as_ref(), &self.registry, &self.upstream_metrics)?)
+        Ok(Plan::new(config, self.plan.as_ref(), &self.registry, &self.directory)?)
     }
 
     /// Serves `plan` from now on, on `sockets`, which hold every socket the plan listens on.

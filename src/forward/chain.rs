@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use super::directive::Directive;
+use super::directory::Directory;
 use super::error::{Error, ForwardError};
 use super::exchange::DEADLINE;
 use super::message::{self, Query};
 use super::metrics::Metrics;
-use super::random::Random;
 
 /// How the client's query came, which is how it goes on unless the directive says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,12 @@ pub struct Chain {
 impl Chain {
     /// Sets the directives up; connects to nobody yet. Fails on TLS files and server names.
     pub fn new(configs: &[Config], metrics: Rc<dyn Metrics>) -> Result<Chain, Error> {
-        let random = Rc::new(Random::new());
-        let directive = |config| Directive::new(config, &random, &metrics);
+        Chain::shared(configs, &Directory::new(metrics))
+    }
+
+    /// The same, with upstreams from `directory` where it has them.
+    pub fn shared(configs: &[Config], directory: &Directory) -> Result<Chain, Error> {
+        let directive = |config| Directive::new(config, directory);
         let directives = configs.iter().map(directive).collect::<Result<_, _>>()?;
         Ok(Chain { directives })
     }

@@ -9,28 +9,33 @@
 //! The driver alone touches the stream. A wake-up costs it the frames that came or go, never a look
 //! at everything in flight.
 
+mod driver;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::future::Future;
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::dial::Stream;
 use super::error::Reason;
-use super::frame::{FrameReader, FrameWriter};
+use super::frame::FrameWriter;
 use super::message;
+use super::metrics::{Metrics, Protocol};
 use super::random::Random;
+use driver::Driver;
 
 /// Ids in use at most, of 65 536: a random one is free at the first or second try.
 const MAX_IN_FLIGHT: usize = 4096;
 /// Octets waiting to be written at most.
 const MAX_OUTBOX: usize = 1 << 20;
+/// No connection is worn out by queries sooner.
+const MIN_AGE: Duration = Duration::from_millis(50);
 /// Frames nobody asked for, in a row, that a peer may send.
 const MAX_STRAYS: u32 = 256;
 
@@ -46,14 +51,28 @@ pub(super) struct Broken {
 
 /// A connection, shared by the queries on it and the pool.
 ///
-/// It closes when it was idle for `expire`, when it was [retired](Connection::retire) and nothing
+/// It closes when it was idle for [`Remote::expire`], when it was [retired](Connection::retire) and nothing
 /// waits any more, when the peer closes or breaks it, or when told to.
 pub(super) struct Connection {
     serial: u64,
-    /// When it should make room for a new one.
-    aged: Instant,
-    random: Rc<Random>,
+    opened: Instant,
+    max_age: Duration,
+    remote: Rc<Remote>,
     state: RefCell<State>,
+}
+
+/// What the connections to one upstream have in common.
+pub(super) struct Remote {
+    /// Its address.
+    pub(super) to: SocketAddr,
+    /// What the connections speak.
+    pub(super) protocol: Protocol,
+    /// A connection closes when it was idle for this long.
+    pub(super) expire: Duration,
+    /// A connection that carried so many queries makes room for a new one.
+    pub(super) max_queries: Option<u64>,
+    pub(super) random: Rc<Random>,
+    pub(super) metrics: Rc<dyn Metrics>,
 }
 
 struct State {
@@ -78,38 +97,42 @@ struct State {
 struct Waiter {
     /// Tells this query from a later one under the same id.
     number: u64,
+    /// Name, type and class.
+    question: Box<[u8]>,
     /// `None` once nobody waits.
     reply: Option<oneshot::Sender<Vec<u8>>>,
 }
 
 impl Connection {
-    /// Starts a connection on an open stream. Must run inside a [`tokio::task::LocalSet`].
+    /// Starts a connection to `remote` on an open stream. Must run inside a
+    /// [`tokio::task::LocalSet`].
     ///
-    /// It closes itself after `expire` without a query; after `max_age` the pool replaces it.
+    /// After `max_age` the pool replaces it.
     pub(super) fn start(
         stream: impl Stream + 'static,
+        remote: &Rc<Remote>,
         serial: u64,
-        expire: Duration,
         max_age: Duration,
-        random: Rc<Random>,
     ) -> Rc<Connection> {
         let now = Instant::now();
-        let connection =
-            Rc::new(Connection { serial, aged: now + max_age, random, state: RefCell::new(State::new(now)) });
-        tokio::task::spawn_local(Driver {
-            stream,
-            reader: FrameReader::default(),
-            connection: Rc::clone(&connection),
-            expire,
-            alarm: Box::pin(sleep_until(now + expire)),
+        let connection = Rc::new(Connection {
+            serial,
+            opened: now,
+            max_age,
+            remote: Rc::clone(remote),
+            state: RefCell::new(State::new(now)),
         });
+        tokio::task::spawn_local(Driver::new(stream, Rc::clone(&connection)));
         connection
     }
 
-    /// Sends `query` and waits for the frame with its id, whatever that holds. The reply carries
-    /// the query's own id again. Dropping the future gives the query up.
-    pub(super) async fn exchange(&self, query: &[u8]) -> Result<Vec<u8>, Broken> {
-        let (ticket, reply) = self.send(query)?;
+    /// Sends `query` and waits for an answer to `question`, which is the query's, under its id.
+    /// The reply carries the query's own id again. Dropping the future gives the query up.
+    ///
+    /// What comes under the id but answers another question is ignored, and so is the hurt it could
+    /// do to the others on this connection.
+    pub(super) async fn exchange(&self, query: &[u8], question: &[u8]) -> Result<Vec<u8>, Broken> {
+        let (ticket, reply) = self.send(query, question)?;
         match reply.await {
             Ok(mut reply) => {
                 message::set_id(&mut reply, message::id(query));
@@ -122,7 +145,11 @@ impl Connection {
         }
     }
 
-    fn send(&self, query: &[u8]) -> Result<(Ticket<'_>, oneshot::Receiver<Vec<u8>>), Broken> {
+    fn send(
+        &self,
+        query: &[u8],
+        question: &[u8],
+    ) -> Result<(Ticket<'_>, oneshot::Receiver<Vec<u8>>), Broken> {
         if !self.is_open() {
             return Err(self.broken());
         }
@@ -132,9 +159,9 @@ impl Connection {
         }
         let (reply, receiver) = oneshot::channel();
         let number = state.sent;
-        let waiter = Waiter { number, reply: Some(reply) };
+        let waiter = Waiter { number, question: question.into(), reply: Some(reply) };
         let id = loop {
-            let id = self.random.number();
+            let id = self.remote.random.number();
             if let Entry::Vacant(free) = state.in_flight.entry(id) {
                 free.insert(waiter);
                 break id;
@@ -181,9 +208,11 @@ impl Connection {
         self.state.borrow().is_full()
     }
 
-    /// Whether it lived longer than it should.
+    /// Whether it lived longer, or served more queries, than it should.
     pub(super) fn is_aged(&self, now: Instant) -> bool {
-        now >= self.aged
+        let age = now - self.opened;
+        let worn = || self.remote.max_queries.is_some_and(|max| self.state.borrow().sent >= max);
+        age >= self.max_age || (age >= MIN_AGE && worn())
     }
 
     /// When the peer answered last.
@@ -200,6 +229,11 @@ impl Connection {
     pub(super) fn silence(&self, now: Instant) -> Duration {
         let since = self.state.borrow().silent_since;
         since.map_or(Duration::ZERO, |since| now - since)
+    }
+
+    /// Whether an answer came in the time `span` before `now`.
+    pub(super) fn heard_within(&self, span: Duration, now: Instant) -> bool {
+        self.state.borrow().heard.is_some_and(|heard| now - heard <= span)
     }
 
     /// Whether the peer has answered anything at `then` or later. That it took a connection proves
@@ -242,11 +276,14 @@ impl State {
         }
     }
 
-    /// Hands a frame to whoever waits for it.
-    fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<(), Reason> {
-        let Some(waiter) = self.in_flight.remove(&message::id(frame)) else {
-            self.strays += 1;
-            return if self.strays > MAX_STRAYS { Err(Reason::Garbage) } else { Ok(()) };
+    /// Hands a frame to whoever waits for it; false if it answers nobody's question.
+    fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<bool, Reason> {
+        let waiter = match self.in_flight.entry(message::id(frame)) {
+            Entry::Occupied(entry) if message::answers(frame, &entry.get().question) => entry.remove(),
+            _ => {
+                self.strays += 1;
+                return if self.strays > MAX_STRAYS { Err(Reason::Garbage) } else { Ok(false) };
+            }
         };
         self.strays = 0;
         self.answered = true;
@@ -257,7 +294,7 @@ impl State {
             // A receiver that is gone has been cancelled in this very turn.
             let _ = reply.send(frame.to_vec());
         }
-        Ok(())
+        Ok(true)
     }
 
     fn stop_waiting(&mut self, now: Instant) {
@@ -288,92 +325,6 @@ impl Drop for Ticket<'_> {
                 state.wake_driver();
             }
         }
-    }
-}
-
-/// The task behind a connection.
-struct Driver<S> {
-    stream: S,
-    reader: FrameReader,
-    connection: Rc<Connection>,
-    expire: Duration,
-    alarm: Pin<Box<Sleep>>,
-}
-
-impl<S: Stream> Future for Driver<S> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let connection = Rc::clone(&self.connection);
-        match self.turn(context) {
-            Ok(()) => Poll::Pending,
-            Err(reason) => {
-                connection.close(reason);
-                Poll::Ready(())
-            }
-        }
-    }
-}
-
-impl<S: Stream> Driver<S> {
-    /// Moves what can be moved. An error ends the connection.
-    fn turn(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        self.write(context)?;
-        self.read(context)?;
-        let state = self.connection.state.borrow();
-        if state.retired && state.waiting == 0 {
-            return Err(Reason::Closed);
-        }
-        drop(state);
-        self.expire_if_idle(context)
-    }
-
-    fn write(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        let mut state = self.connection.state.borrow_mut();
-        if let Some(reason) = &state.closed {
-            return Err(reason.clone());
-        }
-        match &state.driver {
-            Some(waker) if waker.will_wake(context.waker()) => {}
-            _ => state.driver = Some(context.waker().clone()),
-        }
-        match state.outbox.poll_drain(&mut self.stream, context) {
-            Poll::Ready(Err(error)) => Err(Reason::from(&error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
-    }
-
-    /// Reads until the stream has no more. Tokio's streams yield by themselves when a peer never
-    /// stops sending.
-    fn read(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        loop {
-            match self.reader.poll_fill(&mut self.stream, context) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) => return Err(Reason::from(&error)),
-                Poll::Ready(Ok(0)) => return Err(Reason::Closed),
-                Poll::Ready(Ok(_)) => {}
-            }
-            let now = Instant::now();
-            let mut state = self.connection.state.borrow_mut();
-            while let Some(frame) = self.reader.take().map_err(|_| Reason::Garbage)? {
-                state.deliver(frame, now)?;
-            }
-        }
-    }
-
-    /// The alarm is set for the earliest moment at which the connection can have been idle long
-    /// enough, and moved only when it rings: queries never touch it.
-    fn expire_if_idle(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
-        while self.alarm.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
-            let state = self.connection.state.borrow();
-            let idle_since = if state.waiting == 0 { state.idle_since } else { now };
-            if now >= idle_since + self.expire {
-                return Err(Reason::Closed);
-            }
-            self.alarm.as_mut().reset(idle_since + self.expire);
-        }
-        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::error::{Failure, Operation, Reason};
 use super::metrics::Protocol;
@@ -25,9 +26,36 @@ const MAX_HANDSHAKE: Duration = Duration::from_secs(2);
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A stream to an upstream: TCP, TLS, or a test's pipe.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Acknowledges at once what was read.
+    ///
+    /// A server that leaves Nagle's algorithm on (NSD) keeps each answer back until the one before
+    /// is acknowledged, and the kernel keeps acknowledgements back for 40 ms unless there is something
+    /// to send along with them.
+    fn acknowledge(&self) {}
+}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+impl Stream for TcpStream {
+    fn acknowledge(&self) {
+        // Answers still come without it, only later.
+        let _ = SockRef::from(self).set_tcp_quickack(true);
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn acknowledge(&self) {
+        self.get_ref().0.acknowledge();
+    }
+}
+
+impl Stream for Box<dyn Stream> {
+    fn acknowledge(&self) {
+        (**self).acknowledge();
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {}
 
 /// A connection on its way.
 pub(super) type Dialling = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, Failure>>>>;

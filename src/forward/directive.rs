@@ -7,8 +7,10 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::chain::ClientTransport;
 use super::config::{Config, Tls, Transport};
+use super::directory::Directory;
 use super::error::{Error, ForwardError};
 use super::exchange::{Entrant, Exchange};
 use super::message::Query;
@@ -25,27 +27,25 @@ pub(super) struct Directive {
     pub(super) rotation: Rotation,
     pub(super) random: Rc<Random>,
     pub(super) metrics: Rc<dyn Metrics>,
+    pub(super) hedges: Budget,
     in_flight: Cell<usize>,
 }
 
 impl Directive {
-    pub(super) fn new(
-        config: &Config,
-        random: &Rc<Random>,
-        metrics: &Rc<dyn Metrics>,
-    ) -> Result<Directive, Error> {
+    pub(super) fn new(config: &Config, directory: &Directory) -> Result<Directive, Error> {
         let tls = tls_for(config)?;
         let upstreams = config
             .to
             .iter()
-            .map(|target| Upstream::new(target, config, tls.as_ref(), random, metrics))
+            .map(|target| directory.upstream(target, config, tls.as_ref()))
             .collect::<Result<_, _>>()?;
         Ok(Directive {
             config: config.clone(),
             upstreams,
             rotation: Rotation::new(config.policy),
-            random: Rc::clone(random),
-            metrics: Rc::clone(metrics),
+            random: Rc::clone(&directory.random),
+            metrics: Rc::clone(&directory.metrics),
+            hedges: Budget::new(),
             in_flight: Cell::new(0),
         })
     }
@@ -70,6 +70,7 @@ impl Directive {
             Transport::AsClient => client == ClientTransport::Udp,
         };
         let entrants = Entrant::all(self);
+        self.hedges.earn();
         Exchange::new(self, query, datagram, &entrants, deadline)?.run().await
     }
 

@@ -9,13 +9,12 @@
 //! No attempt is given up before the query's deadline: an answer that took 3 s is still an answer.
 //! What keeps this cheap is that each upstream gets two messages at most, whatever it sends.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, Stream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::directive::Directive;
@@ -125,9 +124,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Runs until there is an answer, nobody is left to ask, or the time is over.
-    pub(super) async fn run(mut self) -> Result<Vec<u8>, ForwardError> {
+    pub(super) async fn run(&mut self) -> Result<Vec<u8>, ForwardError> {
         let deadline = self.deadline;
-        let mut running = FuturesUnordered::new();
+        let mut running = Vec::with_capacity(1);
         let mut alarm = pin!(sleep_until(deadline));
         // When silence becomes suspicious, and how many times it did.
         let mut hedge_at = deadline;
@@ -145,7 +144,7 @@ impl<'a> Exchange<'a> {
                     Next::Upstream(index) => {
                         self.begin(index, now, hedging);
                         let entrant = &self.entrants[index];
-                        running.push(attempt(index, entrant, self.query, self.datagram));
+                        running.push(Box::pin(attempt(index, entrant, self.query, self.datagram)));
                         wanted = false;
                         hedge_at = self.hedge_at(now, hedges);
                         wake_at = hedge_at;
@@ -171,7 +170,8 @@ impl<'a> Exchange<'a> {
                 None if wake_at == hedge_at => {
                     self.suspect_the_silent();
                     hedges += 1;
-                    (wanted, hedging) = (true, true);
+                    (wanted, hedging) = (self.may_hedge(), true);
+                    hedge_at = self.hedge_at(wake_at, hedges);
                 }
                 None => {}
             }
@@ -282,17 +282,30 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn timed_out(self) -> Result<Vec<u8>, ForwardError> {
+    /// Whether a second message is worth its cost. An upstream that answers others is slow on this
+    /// name, most likely; one that answers nobody is gone, and then no saving is due.
+    fn may_hedge(&self) -> bool {
         let upstream = &self.entrants[self.last_asked].upstream;
-        self.last_reply.ok_or(ForwardError::Timeout {
+        let asked_at = self.progress[self.last_asked].asked_at;
+        let is_gone = asked_at.is_none_or(|at| upstream.is_silent_since(at));
+        let may = is_gone || self.directive.hedges.spend();
+        if !may {
+            self.directive.metrics.hedge_withheld(upstream.address());
+        }
+        may
+    }
+
+    fn timed_out(&mut self) -> Result<Vec<u8>, ForwardError> {
+        let upstream = &self.entrants[self.last_asked].upstream;
+        self.last_reply.take().ok_or(ForwardError::Timeout {
             protocol: upstream.protocol(self.datagram),
             to: upstream.address(),
         })
     }
 
-    fn failed(self) -> Result<Vec<u8>, ForwardError> {
-        let error = self.last_failure.map_or(ForwardError::AllDown, ForwardError::from);
-        self.last_reply.ok_or(error)
+    fn failed(&mut self) -> Result<Vec<u8>, ForwardError> {
+        let error = self.last_failure.take().map_or(ForwardError::AllDown, ForwardError::from);
+        self.last_reply.take().ok_or(error)
     }
 }
 
@@ -301,14 +314,18 @@ async fn attempt(index: usize, entrant: &Entrant, query: &Query<'_>, datagram: b
     (index, outcome.await)
 }
 
-/// The first attempt to end, or `None` when the alarm rings before.
-async fn first<F>(running: &mut FuturesUnordered<F>, mut alarm: Pin<&mut Sleep>) -> Option<Outcome>
+/// The first attempt to end, or `None` when the alarm rings before. There are hardly ever more than
+/// two: all are looked at.
+async fn first<F>(running: &mut Vec<Pin<Box<F>>>, mut alarm: Pin<&mut Sleep>) -> Option<Outcome>
 where
     F: Future<Output = Outcome>,
 {
     poll_fn(|context| {
-        if let Poll::Ready(Some(outcome)) = Pin::new(&mut *running).poll_next(context) {
-            return Poll::Ready(Some(outcome));
+        for index in 0..running.len() {
+            if let Poll::Ready(outcome) = running[index].as_mut().poll(context) {
+                drop(running.swap_remove(index));
+                return Poll::Ready(Some(outcome));
+            }
         }
         alarm.as_mut().poll(context).map(|()| None)
     })

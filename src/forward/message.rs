@@ -18,25 +18,14 @@ impl<'a> Query<'a> {
         self.message
     }
 
-    /// Whether `reply`, whose id is already known to be right, answers this query (RFC 5452 §9.1).
-    ///
-    /// The name is compared without regard to case: some servers answer in their own.
+    /// Name, type and class.
+    pub(super) fn question(&self) -> &'a [u8] {
+        self.parsed.question()
+    }
+
+    /// Whether `reply`, whose id is already known to be right, answers this query.
     pub(super) fn is_answered_by(&self, reply: &[u8]) -> bool {
-        if !is_response(reply) {
-            return false;
-        }
-        let question = self.parsed.question();
-        match reply.get(4..6) {
-            Some([0, 1]) => reply
-                .get(HEADER..HEADER + question.len())
-                .is_some_and(|theirs| same_question(theirs, question)),
-            // Servers that cannot or will not read the query leave the question out.
-            Some([0, 0]) => {
-                let rcode = Flags::of(reply).rcode();
-                [Rcode::FORMERR, Rcode::SERVFAIL, Rcode::NOTIMP, Rcode::REFUSED].contains(&rcode)
-            }
-            _ => false,
-        }
+        answers(reply, self.question())
     }
 
     /// Whether `reply` comes from a server that does not know EDNS: an error without an OPT, for which
@@ -50,6 +39,27 @@ impl<'a> Query<'a> {
     /// The same message without its OPT record.
     pub(super) fn without_opt(&self) -> Vec<u8> {
         self.parsed.without_opt()
+    }
+}
+
+/// Whether `reply`, whose id is already known to be right, answers `question` (RFC 5452 §9.1). Any
+/// response answers an empty one.
+///
+/// The name is compared without regard to case: some servers answer in their own.
+pub(super) fn answers(reply: &[u8], question: &[u8]) -> bool {
+    if !is_response(reply) || question.is_empty() {
+        return is_response(reply);
+    }
+    match reply.get(4..6) {
+        Some([0, 1]) => {
+            reply.get(HEADER..HEADER + question.len()).is_some_and(|theirs| same_question(theirs, question))
+        }
+        // Servers that cannot or will not read the query leave the question out.
+        Some([0, 0]) => {
+            let rcode = Flags::of(reply).rcode();
+            [Rcode::FORMERR, Rcode::SERVFAIL, Rcode::NOTIMP, Rcode::REFUSED].contains(&rcode)
+        }
+        _ => false,
     }
 }
 

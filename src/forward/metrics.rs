@@ -25,6 +25,10 @@ pub trait Metrics {
     fn overloaded(&self) {}
     /// A query was sent again after its first attempt failed.
     fn retried(&self, _to: SocketAddr) {}
+    /// `to` sent something that answers no question it was asked.
+    fn unrelated(&self, _to: SocketAddr) {}
+    /// A query to `to` took long, and was not sent again because too many were lately.
+    fn hedge_withheld(&self, _to: SocketAddr) {}
     /// A query was sent to `to` while an earlier attempt was still unanswered.
     fn hedged(&self, _to: SocketAddr) {}
 }

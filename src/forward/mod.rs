@@ -9,12 +9,14 @@
 //! Octets in, octets out: nothing here knows a cache or a client. All of it lives on one thread
 //! inside a [`tokio::task::LocalSet`]; no future is `Send`.
 
+mod budget;
 mod chain;
 mod config;
 mod connection;
 mod datagram;
 mod dial;
 mod directive;
+mod directory;
 mod edns;
 mod error;
 mod exchange;
@@ -32,6 +34,7 @@ mod upstream;
 
 pub use chain::{Chain, ClientTransport};
 pub use config::{Config, HealthCheck, Policy, Source, Target, Tls, Transport};
+pub use directory::Directory;
 pub use error::{Error, Failure, ForwardError, Operation, Reason};
 pub use exchange::DEADLINE;
 pub use frame::{BadFrame, FrameReader};

@@ -7,23 +7,24 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::connection::Connection;
+use super::connection::{Connection, Remote};
 use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
-use super::metrics::{Metrics, Protocol};
-use super::random::Random;
 
 /// Connections in ordinary use.
 const MAX_CONNECTIONS: usize = 4;
 /// Connections in all, when some do not answer: each slow name takes one, as CoreDNS answers in order.
 const MAX_TOTAL: usize = 32;
+/// Queries in flight on a connection whose answers are flowing, before the next one is used.
+const FLOWING: usize = 8;
+/// A connection is flowing if an answer came within this.
+const FRESH: Duration = Duration::from_millis(2);
 /// How long a query waits for a connection of its own before it goes behind others.
 const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The age at which a connection is replaced, a quarter more or less.
@@ -58,12 +59,8 @@ pub(super) type Outcome = Result<Rc<Connection>, Unconnected>;
 
 /// See the [module](self).
 pub(super) struct Pool {
-    to: SocketAddr,
-    protocol: Protocol,
-    expire: Duration,
+    remote: Rc<Remote>,
     dial: Dial,
-    random: Rc<Random>,
-    metrics: Rc<dyn Metrics>,
     connections: RefCell<Vec<Rc<Connection>>>,
     serial: Cell<u64>,
     /// Whether a connect is under way: there is never more than one.
@@ -77,20 +74,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(
-        (to, protocol): (SocketAddr, Protocol),
-        expire: Duration,
-        dial: Dial,
-        random: Rc<Random>,
-        metrics: Rc<dyn Metrics>,
-    ) -> Rc<Pool> {
+    pub(super) fn new(remote: Rc<Remote>, dial: Dial) -> Rc<Pool> {
         Rc::new(Pool {
-            to,
-            protocol,
-            expire,
+            remote,
             dial,
-            random,
-            metrics,
             connections: RefCell::default(),
             serial: Cell::new(0),
             connecting: Cell::new(false),
@@ -118,12 +105,13 @@ impl Pool {
         }
         if best.load() > 0
             && need.avoid.is_none()
+            && !flows(&best, now)
             && self.may_spread(now)
             && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
         {
             return Ok(another);
         }
-        self.metrics.connection_reused(self.to, self.protocol);
+        self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
         // What was best may have become busier, or closed, in the meantime.
         Ok(self.choose(need, patience, Instant::now()).unwrap_or(best))
     }
@@ -138,13 +126,13 @@ impl Pool {
         let (sender, outcome) = oneshot::channel();
         self.waiters.borrow_mut().push_back(sender);
         self.connect(now);
-        self.metrics.connection_opened(self.to, self.protocol);
+        self.remote.metrics.connection_opened(self.remote.to, self.remote.protocol);
         outcome.await.unwrap_or_else(|_| {
             Err(Unconnected { failure: self.failure(Reason::Closed), retry_at: now + MIN_PAUSE })
         })
     }
 
-    /// Drops what is closed, retires what is silent, and what is old once there is a younger one.
+    /// Drops what is closed and retires what is silent.
     fn prune(&self, now: Instant) {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| {
@@ -153,10 +141,13 @@ impl Pool {
             }
             connection.is_open()
         });
-        if connections.iter().any(|connection| !connection.is_aged(now)) {
-            for aged in connections.extract_if(.., |connection| connection.is_aged(now)) {
-                aged.retire();
-            }
+    }
+
+    /// Retires the oldest connection if it has had its time: a new one is here.
+    fn succeed(&self, now: Instant) {
+        let mut connections = self.connections.borrow_mut();
+        if let Some(oldest) = connections.extract_if(.., |connection| connection.is_aged(now)).next() {
+            oldest.retire();
         }
     }
 
@@ -167,13 +158,14 @@ impl Pool {
                 && need.avoid != Some(connection.serial())
                 && need.alive_since.is_none_or(|then| connection.was_heard_since(then))
         });
-        // Equal loads go to the first, so that the others get idle and expire.
+        // Equals go to the first, so that the others get idle and expire.
+        let load = |connection: &Connection| if flows(connection, now) { 0 } else { connection.load() };
         // A second message goes where the peer was heard last.
         let second = need.avoid.is_some();
         let (stalled, best) = fitting
             .map(|connection| (connection.silence(now) > patience, connection))
             .min_by_key(|(stalled, connection)| {
-                (*stalled, second.then(|| Reverse(connection.heard())), connection.load())
+                (*stalled, second.then(|| Reverse(connection.heard())), load(connection))
             })?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
@@ -199,7 +191,7 @@ impl Pool {
         if self.connections.borrow().len() >= MAX_TOTAL {
             return None;
         }
-        self.metrics.connection_opened(self.to, self.protocol);
+        self.remote.metrics.connection_opened(self.remote.to, self.remote.protocol);
         let stream = (self.dial)(self.pace.patience()).await.ok()?;
         Some(self.add(stream))
     }
@@ -229,6 +221,7 @@ impl Pool {
         match outcome {
             Ok(stream) => {
                 self.pace.succeeded(started.elapsed());
+                self.succeed(Instant::now());
                 let connection = self.add(stream);
                 self.hand_out(&connection);
             }
@@ -268,15 +261,15 @@ impl Pool {
     fn add(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
         let serial = self.serial.get();
         self.serial.set(serial + 1);
-        let max_age = self.random.jitter(MAX_AGE);
-        let random = Rc::clone(&self.random);
-        let connection = Connection::start(stream, serial, self.expire, max_age, random);
+        let max_age = self.remote.random.jitter(MAX_AGE);
+        let connection = Connection::start(stream, &self.remote, serial, max_age);
         self.connections.borrow_mut().push(Rc::clone(&connection));
         connection
     }
 
     pub(super) fn failure(&self, reason: Reason) -> Failure {
-        Failure { operation: Operation::Dial, protocol: self.protocol, to: self.to, reason }
+        let Remote { to, protocol, .. } = *self.remote;
+        Failure { operation: Operation::Dial, protocol, to, reason }
     }
 }
 
@@ -286,6 +279,13 @@ impl Drop for Pool {
             connection.retire();
         }
     }
+}
+
+/// Whether a query on `connection` will not wait for long although others are before it. Under load,
+/// queries that share a connection share its writes and reads; a slow one among them stops the flow,
+/// and the next query goes elsewhere.
+fn flows(connection: &Connection, now: Instant) -> bool {
+    connection.load() < FLOWING && connection.heard_within(FRESH, now)
 }
 
 /// How long a connect may take, and how soon after a failed one the next may start.

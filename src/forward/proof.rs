@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::connection::Connection;
 use super::error::Reason;
 use super::pool::{Need, Outcome, Pool, Unconnected};
+use crate::wire::HEADER;
 
 /// Answers to come: true is a sign of life.
 type Signs = FuturesUnordered<Pin<Box<dyn Future<Output = bool>>>>;
@@ -28,7 +29,7 @@ const MAX_CONNECTS: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Before that, nobody looks again.
 const PAUSE: Duration = Duration::from_millis(250);
-/// `. IN NS`, a query without EDNS: any answer will do.
+/// `. IN NS`, a query without EDNS: whatever the answer is, it must be one to this question.
 const PROBE: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
 impl Pool {
@@ -78,7 +79,7 @@ fn sign(
 ) -> Pin<Box<dyn Future<Output = bool>>> {
     Box::pin(async {
         let Some(connection) = connection.await else { return false };
-        connection.exchange(&PROBE).await.is_ok()
+        connection.exchange(&PROBE, &PROBE[HEADER..]).await.is_ok()
     })
 }
 

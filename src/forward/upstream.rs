@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::config::{Config, HealthCheck, Target, Transport};
-use super::connection::Connection;
+use super::connection::{Connection, Remote};
 use super::datagram::Datagrams;
 use super::dial::{Dial, dialer};
 use super::edns::EdnsMemory;
@@ -28,13 +28,15 @@ use crate::wire::HEADER;
 pub(super) const MAX_ATTEMPTS: u8 = 2;
 /// The full answer to a truncated one must come within this, else the truncated one is good enough.
 const MAX_FOLLOW_UP: Duration = Duration::from_secs(1);
+/// Queries after which a connection makes room for a new one: under load each of a Service's pods
+/// gets its share within seconds, and where the load is light it hurts nobody to have more.
+const MAX_QUERIES: u64 = 128;
 /// Each step of a probe, connect and answer, must end within this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
 pub(super) struct Upstream {
-    to: SocketAddr,
-    stream_protocol: Protocol,
+    remote: Rc<Remote>,
     pool: Rc<Pool>,
     datagrams: Datagrams,
     latency: Latency,
@@ -44,7 +46,6 @@ pub(super) struct Upstream {
     answered: Cell<Option<Instant>>,
     last_probe: Cell<Option<Instant>>,
     prober: Prober,
-    metrics: Rc<dyn Metrics>,
     itself: Weak<Upstream>,
 }
 
@@ -54,7 +55,6 @@ struct Prober {
     /// Over UDP unless the directive says TCP or the upstream speaks TLS.
     over_udp: bool,
     dial: Dial,
-    random: Rc<Random>,
 }
 
 /// How an attempt failed.
@@ -138,18 +138,20 @@ impl Upstream {
             check: config.health_check.clone(),
             over_udp: tls.is_none() && config.transport != Transport::ForceTcp,
             dial: dialer(to, tls.clone()),
-            random: Rc::clone(random),
         };
-        let pool = Pool::new(
-            (to, stream_protocol),
-            config.expire,
-            dialer(to, tls),
-            Rc::clone(random),
-            Rc::clone(metrics),
-        );
-        Ok(Rc::new_cyclic(|itself| Upstream {
+        let remote = Remote {
             to,
-            stream_protocol,
+            protocol: stream_protocol,
+            expire: config.expire,
+            // A TLS handshake costs a thousand queries.
+            max_queries: tls.is_none().then_some(MAX_QUERIES),
+            random: Rc::clone(random),
+            metrics: Rc::clone(metrics),
+        };
+        let remote = Rc::new(remote);
+        let pool = Pool::new(Rc::clone(&remote), dialer(to, tls));
+        Ok(Rc::new_cyclic(|itself| Upstream {
+            remote,
             pool,
             datagrams: Datagrams::new(to, Rc::clone(random)),
             latency: Latency::new(),
@@ -158,19 +160,18 @@ impl Upstream {
             answered: Cell::new(None),
             last_probe: Cell::new(None),
             prober,
-            metrics: Rc::clone(metrics),
             itself: itself.clone(),
         }))
     }
 
     /// Its address.
     pub(super) fn address(&self) -> SocketAddr {
-        self.to
+        self.remote.to
     }
 
     /// What a query to it travels over: TLS whatever is asked for, if it is a `tls://` upstream.
     pub(super) fn protocol(&self, datagram: bool) -> Protocol {
-        if datagram && self.stream_protocol != Protocol::Tls { Protocol::Udp } else { self.stream_protocol }
+        if datagram && self.remote.protocol != Protocol::Tls { Protocol::Udp } else { self.remote.protocol }
     }
 
     /// What is known about its health.
@@ -239,7 +240,7 @@ impl Upstream {
         tally: &Tally,
     ) -> Result<Vec<u8>, Attempt> {
         tally.last.set(None);
-        self.metrics.connection_opened(self.to, Protocol::Udp);
+        self.remote.metrics.connection_opened(self.remote.to, Protocol::Udp);
         let reply = self.datagrams.exchange(message, |reply| query.is_answered_by(reply));
         reply.await.map_err(Attempt::Failed)
     }
@@ -249,22 +250,16 @@ impl Upstream {
             let connection = self.connection(tally).await?;
             let serial = connection.serial();
             tally.last.set(Some((serial, Some(Instant::now()))));
-            let reason = match connection.exchange(message).await {
-                Ok(reply) if query.is_answered_by(&reply) => {
+            let reason = match connection.exchange(message, query.question()).await {
+                Ok(reply) => {
                     // It may carry the follow-up too.
                     tally.last.set(None);
                     return Ok(reply);
                 }
-                Ok(_) => {
-                    // Whatever else comes on it cannot be trusted either.
-                    connection.close(Reason::Unrelated);
-                    tally.last.set(Some((serial, None)));
-                    Reason::Unrelated
-                }
                 Err(broken) => {
                     tally.last.set(Some((serial, None)));
                     if broken.reused && tally.claim() {
-                        self.metrics.retried(self.to);
+                        self.remote.metrics.retried(self.remote.to);
                         continue;
                     }
                     broken.reason
@@ -290,11 +285,11 @@ impl Upstream {
         self.answered.set(Some(now));
         self.health.answered();
         self.latency.observe(now - started);
-        self.metrics.answered(self.to, message::rcode(reply), now - started);
+        self.remote.metrics.answered(self.remote.to, message::rcode(reply), now - started);
     }
 
     fn failure(&self, reason: Reason) -> Failure {
-        Failure { operation: Operation::Read, protocol: self.stream_protocol, to: self.to, reason }
+        Failure { operation: Operation::Read, protocol: self.remote.protocol, to: self.remote.to, reason }
     }
 
     /// A query failed here: probes it, unless that is under way, until something is answered.
@@ -322,11 +317,10 @@ impl Upstream {
         let Ok(stream) = (self.prober.dial)(PROBE_TIMEOUT).await else {
             return false;
         };
-        let random = Rc::clone(&self.prober.random);
-        let connection = Connection::start(stream, 0, PROBE_TIMEOUT, PROBE_TIMEOUT, random);
-        let answer = timeout(PROBE_TIMEOUT, connection.exchange(&message)).await;
+        let connection = Connection::start(stream, &self.remote, 0, PROBE_TIMEOUT);
+        let answer = timeout(PROBE_TIMEOUT, connection.exchange(&message, &[])).await;
         connection.retire();
-        matches!(answer, Ok(Ok(reply)) if message::is_response(&reply))
+        matches!(answer, Ok(Ok(_)))
     }
 }
 
@@ -354,7 +348,7 @@ async fn probe_until_up(upstream: Weak<Upstream>) {
         };
         let answered = upstream.probe().await;
         if !answered {
-            upstream.metrics.probe_failed(upstream.to);
+            upstream.remote.metrics.probe_failed(upstream.remote.to);
         }
         if !upstream.health.probe_ended(answered) {
             return;

@@ -205,13 +205,23 @@ families! {
     QUEUE_OVERFLOWS: Counter, Unstable, "doorstep_queue_overflows_total" ["queue"]
         "Entries turned away by a full queue.";
     MISSES_INFLIGHT: Gauge, Unstable, "doorstep_misses_inflight" []
-        "Questions waiting for an upstream.";
+        "Queries waiting for an upstream.";
+    FLIGHTS: Gauge, Unstable, "doorstep_flights" []
+        "Questions with upstreams, however many wait for each.";
+    MISS_QUEUE_LENGTH: Gauge, Unstable, "doorstep_miss_queue_length" []
+        "Misses on their way from the sockets to the thread that asks upstreams.";
+    MISS_QUEUE_WAIT: Histogram(TIME_BUCKETS), Unstable, "doorstep_miss_queue_wait_seconds" []
+        "Seconds from receiving a query to its being taken up as a miss.";
     CLIENT_REFUSALS: Counter, Unstable, "doorstep_client_share_refusals_total" []
         "Misses refused because one client had its share in flight already.";
     UPSTREAM_RETRIES: Counter, Unstable, "doorstep_upstream_retries_total" ["to"]
         "Exchanges repeated after a connection broke or an upstream failed.";
     UPSTREAM_HEDGES: Counter, Unstable, "doorstep_upstream_hedges_total" ["to"]
         "Slow exchanges that were sent a second time in parallel.";
+    UPSTREAM_HEDGES_WITHHELD: Counter, Unstable, "doorstep_upstream_hedges_withheld_total" ["to"]
+        "Slow exchanges that were not sent a second time, because too many were lately.";
+    UPSTREAM_STRAYS: Counter, Unstable, "doorstep_upstream_strays_total" ["to"]
+        "Messages from an upstream that answered no question in flight.";
     TCP_CONNECTIONS: Gauge, Unstable, "doorstep_tcp_connections" []
         "Open client connections.";
     TCP_REFUSED: Counter, Unstable, "doorstep_tcp_connections_refused_total" []

@@ -1,46 +1,52 @@
 //! What each client has under way, so that none takes more than its share.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::rc::Rc;
 
-/// Clients remembered at most; on a node there are as many as pods.
-const CLIENTS: u64 = 16_384;
-/// A client that did nothing for this long is forgotten.
-const IDLE: Duration = Duration::from_secs(60);
+type Counts = HashMap<IpAddr, u32, foldhash::fast::RandomState>;
 
-/// Counts per client address, bounded in number.
+/// Counts per client address, of those that have anything under way.
 pub struct Clients {
     share: u32,
-    table: moka::sync::Cache<IpAddr, Arc<AtomicU32>>,
+    counts: Rc<RefCell<Counts>>,
 }
 
 /// One thing under way; over when dropped.
 #[derive(Debug)]
-pub struct Pass(Arc<AtomicU32>);
+pub struct Pass {
+    client: IpAddr,
+    counts: Rc<RefCell<Counts>>,
+}
 
 impl Clients {
     /// Lets each client have `share` things under way.
     pub fn new(share: u32) -> Clients {
-        let table = moka::sync::Cache::builder().max_capacity(CLIENTS).time_to_idle(IDLE).build();
-        Clients { share, table }
+        Clients { share, counts: Rc::default() }
     }
 
     /// One more for `client`; `None` when it has its share.
     pub fn enter(&self, client: IpAddr) -> Option<Pass> {
-        let count = self.table.get_with(client, Arc::default);
-        if count.fetch_add(1, Relaxed) >= self.share {
-            count.fetch_sub(1, Relaxed);
+        let mut counts = self.counts.borrow_mut();
+        let count = counts.entry(client).or_default();
+        if *count >= self.share {
             return None;
         }
-        Some(Pass(count))
+        *count += 1;
+        Some(Pass { client, counts: Rc::clone(&self.counts) })
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        let mut counts = self.counts.borrow_mut();
+        if let Some(count) = counts.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.client);
+            }
+        }
     }
 }
 
@@ -53,10 +59,12 @@ mod tests {
         let clients = Clients::new(2);
         let [a, b] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
         let first = clients.enter(a).unwrap();
-        let _second = clients.enter(a).unwrap();
+        let second = clients.enter(a).unwrap();
         assert!(clients.enter(a).is_none());
         assert!(clients.enter(b).is_some());
         drop(first);
-        assert!(clients.enter(a).is_some());
+        let third = clients.enter(a).unwrap();
+        drop((second, third));
+        assert!(clients.counts.borrow().is_empty(), "who has nothing under way is forgotten");
     }
 }

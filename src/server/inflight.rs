@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::zones::BlockId;
 use crate::wire::StoredKey;
@@ -18,7 +19,7 @@ pub struct FlightKey {
 /// The table of flights. One query goes out per key; those who ask the same meanwhile, the `W`s, wait
 /// with it.
 pub struct Inflight<W> {
-    flights: RefCell<HashMap<FlightKey, Vec<W>>>,
+    flights: RefCell<HashMap<Rc<FlightKey>, Vec<W>, foldhash::fast::RandomState>>,
 }
 
 impl<W> Default for Inflight<W> {
@@ -27,25 +28,21 @@ impl<W> Default for Inflight<W> {
     }
 }
 
-/// The part a query plays in its flight.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Nobody asked yet: go and ask.
-    Leader,
-    /// Somebody did: the reply will come.
-    Follower,
-}
-
 impl<W> Inflight<W> {
-    /// Adds `waiter` to the flight `key`, which starts here if there is none.
-    pub fn join(&self, key: &FlightKey, waiter: W) -> Part {
-        let mut flights = self.flights.borrow_mut();
-        if let Some(waiters) = flights.get_mut(key) {
-            waiters.push(waiter);
-            return Part::Follower;
+    /// Adds `waiter` to the flight `key`, or gives it back if there is none.
+    pub fn follow(&self, key: &FlightKey, waiter: W) -> Option<W> {
+        match self.flights.borrow_mut().get_mut(key) {
+            Some(waiters) => {
+                waiters.push(waiter);
+                None
+            }
+            None => Some(waiter),
         }
-        flights.insert(key.clone(), vec![waiter]);
-        Part::Leader
+    }
+
+    /// Starts the flight `key` with `waiter` on it.
+    pub fn lead(&self, key: Rc<FlightKey>, waiter: W) {
+        self.flights.borrow_mut().insert(key, vec![waiter]);
     }
 
     /// Ends the flight `key` and gives back who waited.

@@ -17,6 +17,7 @@ mod errors;
 mod inflight;
 mod loops;
 mod miss;
+mod moderation;
 mod querylog;
 mod reply_to;
 mod responder;
@@ -32,6 +33,7 @@ pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, Quer
 pub use errors::ErrorLog;
 pub use loops::{probe as probe_for_loop, probe_name};
 pub use miss::{Miss, Misses, Resolve};
+pub use moderation::Moderation;
 pub use querylog::QueryLogger;
 pub use reply_to::ReplyTo;
 pub use responder::{Outcome, Responder, Timing};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::batch::{self, Origin};
+use super::batch::{Origin, Outbox};
 use super::client::Client;
 
 /// Where a reply goes.
@@ -63,15 +63,11 @@ impl ReplyTo {
         }
     }
 
-    /// Sends `reply`, without waiting.
-    pub fn send(&self, reply: &[u8]) {
+    /// Sends `reply`, without waiting; a datagram goes into `outbox`.
+    pub fn send(&self, reply: &[u8], outbox: &mut Outbox) {
         match self {
             ReplyTo::Udp(socket, client) => {
-                let origin = Origin { peer: client.peer, local: client.local };
-                // A datagram that the kernel refuses is lost like any other.
-                if let Err(error) = batch::send_to(socket, reply, origin) {
-                    tracing::debug!("reply to {}: {error}", client.peer);
-                }
+                outbox.push(socket, Origin { peer: client.peer, local: client.local }, reply);
             }
             ReplyTo::Tcp(slot, _) => slot.fill(reply),
         }

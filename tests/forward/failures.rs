@@ -41,7 +41,9 @@ fn a_broken_backend_is_left_for_a_connection_that_works() {
             .await;
             let client = Client::new(&[force_tcp(&[&server])]);
             assert_answered(client.tcp("first").await);
-            // The second connection comes about because the first one is busy.
+            // The second connection comes about because the first one is busy, and not with a stream of
+            // answers.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             let (slow, fast) = tokio::join!(client.tcp("slow"), client.tcp("fast"));
             assert_answered(slow);
             assert_answered(fast);
@@ -345,5 +347,81 @@ fn a_server_that_closes_after_each_answer_is_usable() {
             assert_answered(client.tcp("a").await);
         }
         assert!(server.asked().len() <= 40);
+    });
+}
+
+#[test]
+fn an_answer_to_another_question_costs_its_neighbours_nothing() {
+    run(async {
+        let server = Upstream::start(|asked| {
+            let mut wrong = asked.answer();
+            wrong[13] ^= 1;
+            match (asked.name.as_str(), asked.connection) {
+                ("odd.", 0) => vec![Step::Send(wrong)],
+                ("corrected.", _) => vec![Step::Send(wrong), Step::Send(asked.answer())],
+                _ => vec![Step::Wait(Duration::from_millis(50)), Step::Send(asked.answer())],
+            }
+        })
+        .await;
+        let client = Client::new(&[force_tcp(&[&server])]);
+        assert_answered(client.tcp("warm").await);
+        let (odd, corrected, one, two) =
+            tokio::join!(client.tcp("odd"), client.tcp("corrected"), client.tcp("one"), client.tcp("two"));
+        // On its connection `odd` gets no answer: the hedge on another one does.
+        for reply in [odd, corrected, one, two] {
+            assert_answered(reply);
+        }
+        assert!(client.counts.unrelated.get() >= 1);
+        assert_eq!(client.counts.retried.get(), 0);
+    });
+}
+
+#[test]
+fn hedges_keep_to_their_budget_while_the_upstream_answers_others() {
+    const SLOW: usize = 900;
+    run(async {
+        let upstream = async || {
+            Upstream::start(|asked| {
+                let wait = if asked.name.starts_with("slow") { 1500 } else { 0 };
+                vec![Step::Wait(Duration::from_millis(wait)), Step::Send(asked.answer())]
+            })
+            .await
+        };
+        let (one, two) = (upstream().await, upstream().await);
+        let client = Client::new(&[force_tcp(&[&one, &two])]);
+        let names: Vec<String> = (0..SLOW).map(|n| format!("slow{n}")).collect();
+        // In waves, so that the fast ones have their turn before the slow ones are hedged.
+        let slow = join_all(names.iter().zip(0..).map(|(name, number): (_, u64)| {
+            let client = &client;
+            async move {
+                tokio::time::sleep(Duration::from_millis(number / 50 * 25)).await;
+                client.tcp(name).await
+            }
+        }));
+        let fast = async {
+            for _ in 0..200 {
+                assert_answered(client.tcp("fast").await);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let (replies, ()) = tokio::join!(slow, fast);
+        replies.into_iter().for_each(assert_answered);
+        let (hedged, withheld) = (client.counts.hedged.get(), client.counts.withheld.get());
+        assert!((100..=600).contains(&hedged), "{hedged} hedges");
+        assert!(withheld >= 300, "{withheld} withheld");
+    });
+}
+
+#[test]
+fn chains_with_the_same_upstream_share_its_connections() {
+    run(async {
+        let server = Upstream::start(answer).await;
+        let directory = doorstep::forward::Directory::new(Rc::new(Counts::default()));
+        let config = force_tcp(&[&server]);
+        let chains = [0, 1, 2].map(|_| Chain::shared(std::slice::from_ref(&config), &directory).unwrap());
+        for chain in &chains {
+            assert_answered(chain.resolve(&query(4711, "a"), b"\x01a\0", ClientTransport::Tcp).await);
+        }
+        assert_eq!(server.connections(), 1);
     });
 }

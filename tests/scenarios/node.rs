@@ -133,7 +133,7 @@ impl Node {
         let clock = Clock::from_fn(move || {
             Moment(1_000_000).plus_ms(Instant::now().duration_since(epoch).as_millis() as u64)
         });
-        let misses = Misses::new(&registry, clock.clone());
+        let misses = Misses::new(&registry, clock.clone(), Rc::default());
         let upstream = Rc::new(Upstream::default());
         misses.set_upstreams([(BlockId(1), upstream.clone() as Rc<dyn Resolve>)].into());
         let client = UdpSocket::bind("127.0.0.1:0").map_err(text)?;

@@ -33,6 +33,34 @@ fn two_hundred_clients_are_one_upstream_query() {
 }
 
 #[test]
+fn ten_thousand_clients_are_one_upstream_query() {
+    const SOCKETS: usize = 100;
+    const EACH: u16 = 100;
+    let upstream =
+        Scripted::start(|asked| vec![Step::Wait(Duration::from_millis(3000)), Step::Send(asked.answer())]);
+    let served = Served::start(upstream.address, "");
+    // One client's share is less; a socket's buffer holds what each of these is sent.
+    let addresses: Vec<_> = (0..20).map(|_| super::loopback::fresh()).collect();
+    let clients: Vec<Udp> = (0..SOCKETS)
+        .map(|index| Udp(super::client::bound(addresses[index % addresses.len()], served.address)))
+        .collect();
+    for number in 0..EACH {
+        for client in &clients {
+            client.send(&ask("popular.test").id(number).build());
+        }
+        // The server's buffer is finite, too.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for client in &clients {
+        let mut seen: Vec<u16> = (0..EACH).map(|_| Answer::read(&client.receive()).id()).collect();
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..EACH));
+    }
+    // The second is the hedge of an answer that took three seconds.
+    assert!(upstream.asked().len() <= 2, "{} upstream queries", upstream.asked().len());
+}
+
+#[test]
 fn different_questions_are_not_shared() {
     let upstream = patient_upstream();
     let served = Served::start(upstream.address, "");

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
+use super::super::metrics::NoMetrics;
 use super::*;
 
 const EXPIRE: Duration = Duration::from_secs(10);
@@ -18,14 +19,26 @@ fn run(test: impl Future<Output = ()>) {
 
 fn start() -> (Rc<Connection>, DuplexStream) {
     let (near, far) = duplex(1 << 20);
-    let random = Rc::new(Random::new());
-    (Connection::start(near, 0, EXPIRE, EXPIRE, random), far)
+    (Connection::start(near, &remote(), 0, EXPIRE), far)
+}
+
+fn remote() -> Rc<Remote> {
+    Rc::new(Remote {
+        to: "192.0.2.1:53".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        expire: EXPIRE,
+        max_queries: Some(4),
+        random: Rc::new(Random::new()),
+        metrics: Rc::new(NoMetrics),
+    })
 }
 
 /// A header-only message under `id`, with `mark` as its last octet.
 fn message(id: u16, mark: u8) -> Vec<u8> {
     let mut message = vec![0; 12];
     message::set_id(&mut message, id);
+    // Its own answer.
+    message[2] = 0x80;
     message[11] = mark;
     message
 }
@@ -60,7 +73,7 @@ fn answers_find_their_queries_in_any_order() {
             }
         };
         let queries: Vec<Vec<u8>> = (0..100).map(|n| message(7, n)).collect();
-        let replies = join_all(queries.iter().map(|query| connection.exchange(query)));
+        let replies = join_all(queries.iter().map(|query| connection.exchange(query, &[])));
         let (replies, ()) = tokio::join!(replies, server);
         for (query, reply) in queries.iter().zip(replies) {
             assert_eq!(reply.as_ref(), Ok(query), "id and mark come back");
@@ -74,12 +87,12 @@ fn the_answer_to_a_cancelled_query_meets_nobody() {
     run(async {
         let (connection, mut far) = start();
         let slow = message(1, 1);
-        let cancelled = timeout(Duration::from_secs(1), connection.exchange(&slow));
+        let cancelled = timeout(Duration::from_secs(1), connection.exchange(&slow, &[]));
         assert!(cancelled.await.is_err());
         assert_eq!(connection.load(), 1, "the peer still owes it");
         let first = read(&mut far).await;
         let query = message(2, 2);
-        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+        let (reply, ()) = tokio::join!(connection.exchange(&query, &[]), async {
             let second = read(&mut far).await;
             assert_ne!(first[..2], second[..2]);
             write(&mut far, &first).await;
@@ -105,15 +118,15 @@ fn a_broken_connection_tells_everyone_and_whether_it_ever_worked() {
             let client = async {
                 let query = message(1, 1);
                 if answers {
-                    connection.exchange(&query).await.unwrap();
+                    connection.exchange(&query, &[]).await.unwrap();
                 }
-                connection.exchange(&query).await
+                connection.exchange(&query, &[]).await
             };
             let (reply, ()) = tokio::join!(client, server);
             let broken = Broken { reason: Reason::Closed, reused: answers };
             assert_eq!(reply, Err(broken.clone()));
             assert!(!connection.is_open());
-            assert_eq!(connection.exchange(&message(2, 2)).await, Err(broken));
+            assert_eq!(connection.exchange(&message(2, 2), &[]).await, Err(broken));
         }
     });
 }
@@ -124,7 +137,7 @@ fn idle_connections_close_and_busy_ones_do_not() {
         let (connection, mut far) = start();
         sleep(Duration::from_secs(9)).await;
         let query = message(1, 1);
-        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+        let (reply, ()) = tokio::join!(connection.exchange(&query, &[]), async {
             let message = read(&mut far).await;
             sleep(Duration::from_secs(25)).await;
             write(&mut far, &message).await;
@@ -143,7 +156,7 @@ fn a_retired_connection_finishes_what_it_has() {
     run(async {
         let (connection, mut far) = start();
         let query = message(1, 1);
-        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+        let (reply, ()) = tokio::join!(connection.exchange(&query, &[]), async {
             let message = read(&mut far).await;
             connection.retire();
             assert!(!connection.is_open());
@@ -160,7 +173,7 @@ fn a_retired_connection_does_not_wait_for_what_was_cancelled() {
     run(async {
         let (connection, mut far) = start();
         let query = message(1, 1);
-        let mut exchange = Box::pin(connection.exchange(&query));
+        let mut exchange = Box::pin(connection.exchange(&query, &[]));
         assert!(timeout(Duration::from_secs(1), &mut exchange).await.is_err());
         read(&mut far).await;
         connection.retire();
@@ -180,9 +193,9 @@ fn silence_is_measured_from_the_first_unanswered_query() {
         let (one, two) = (message(1, 1), message(2, 2));
         let late = async {
             sleep(Duration::from_millis(100)).await;
-            connection.exchange(&two).await
+            connection.exchange(&two, &[]).await
         };
-        let (..) = tokio::join!(connection.exchange(&one), late, async {
+        let (..) = tokio::join!(connection.exchange(&one, &[]), late, async {
             let first = read(&mut far).await;
             let second = read(&mut far).await;
             assert_eq!(silence(), 100);
@@ -204,7 +217,7 @@ fn a_full_connection_says_so() {
         let refused = Cell::new(0);
         let query = message(1, 1);
         let exchanges = join_all((0..MAX_IN_FLIGHT + 5).map(|_| async {
-            let broken = connection.exchange(&query).await.unwrap_err();
+            let broken = connection.exchange(&query, &[]).await.unwrap_err();
             assert!(!broken.reused);
             refused.set(refused.get() + u32::from(broken.reason == Reason::Busy));
         }));
@@ -219,12 +232,72 @@ fn frames_nobody_asked_for_end_it() {
     run(async {
         let (connection, mut far) = start();
         let query = message(1, 1);
-        let (reply, ()) = tokio::join!(connection.exchange(&query), async {
+        let (reply, ()) = tokio::join!(connection.exchange(&query, &[]), async {
             let asked = message::id(&read(&mut far).await);
             for _ in 0..=MAX_STRAYS {
                 write(&mut far, &message(asked.wrapping_add(1), 0)).await;
             }
         });
         assert_eq!(reply.unwrap_err().reason, Reason::Garbage);
+    });
+}
+
+/// A query for `name` (one label), type A; with `flags` 0x80 it is a response to it.
+fn question(id: u16, flags: u8, name: &[u8]) -> Vec<u8> {
+    let mut message = vec![0, 0, flags, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(name.len()).unwrap()];
+    message.extend(name);
+    message.extend([0, 0, 1, 0, 1]);
+    message::set_id(&mut message, id);
+    message
+}
+
+#[test]
+fn an_answer_to_another_question_hurts_nobody() {
+    run(async {
+        let (connection, mut far) = start();
+        let (one, two) = (question(1, 0, b"one"), question(2, 0, b"two"));
+        let replies = async {
+            tokio::join!(connection.exchange(&one, &one[12..]), connection.exchange(&two, &two[12..]))
+        };
+        let ((first, second), ()) = tokio::join!(replies, async {
+            let ids = [message::id(&read(&mut far).await), message::id(&read(&mut far).await)];
+            // The answers change places, and a query comes back as it went.
+            write(&mut far, &question(ids[0], 0x80, b"two")).await;
+            write(&mut far, &question(ids[1], 0x80, b"one")).await;
+            write(&mut far, &question(ids[1], 0, b"two")).await;
+            write(&mut far, &question(ids[0], 0x80, b"ONE")).await;
+            write(&mut far, &question(ids[1], 0x80, b"two")).await;
+        });
+        assert_eq!(first, Ok(question(1, 0x80, b"ONE")));
+        assert_eq!(second, Ok(question(2, 0x80, b"two")));
+        assert!(connection.is_open());
+    });
+}
+
+#[test]
+fn many_queries_wear_a_connection_out_but_not_at_once() {
+    run(async {
+        let (connection, mut far) = start();
+        let query = message(1, 1);
+        let age = async |connection: &Connection| {
+            sleep(MIN_AGE).await;
+            connection.is_aged(Instant::now())
+        };
+        for _ in 0..3 {
+            let (..) = tokio::join!(connection.exchange(&query, &[]), async {
+                let message = read(&mut far).await;
+                write(&mut far, &message).await;
+            });
+        }
+        assert!(!age(&connection).await);
+        let (..) = tokio::join!(connection.exchange(&query, &[]), async {
+            let message = read(&mut far).await;
+            write(&mut far, &message).await;
+        });
+        assert!(connection.is_aged(Instant::now()));
+        let (young, _far) = start();
+        let exchanges = join_all((0..9).map(|_| young.exchange(&query, &[])));
+        assert!(timeout(Duration::from_millis(1), exchanges).await.is_err());
+        assert!(!young.is_aged(Instant::now()), "however many in its first moments");
     });
 }

@@ -3,9 +3,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::super::metrics::NoMetrics;
+use std::net::SocketAddr;
+
+use super::super::metrics::{NoMetrics, Protocol};
+use super::super::random::Random;
 use super::*;
 
+/// A message that is its own answer.
+const RESPONSE: [u8; 12] = [0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A pool that dials into `accept`, with what it dialled.
@@ -51,14 +56,15 @@ impl Bed {
                 Ok(Box::new(near) as Box<dyn Stream>)
             })
         });
-        let pool = Pool::new(
-            (to, Protocol::Tcp),
-            Duration::from_secs(60),
-            dial,
-            Rc::new(Random::new()),
-            Rc::new(NoMetrics),
-        );
-        Bed { pool, dialled }
+        let remote = Remote {
+            to,
+            protocol: Protocol::Tcp,
+            expire: Duration::from_secs(60),
+            max_queries: None,
+            random: Rc::new(Random::new()),
+            metrics: Rc::new(NoMetrics),
+        };
+        Bed { pool: Pool::new(Rc::new(remote), dial), dialled }
     }
 
     fn dials(&self) -> usize {
@@ -71,7 +77,7 @@ impl Bed {
 
     async fn exchange(&self) -> u64 {
         let connection = self.acquire().await.unwrap();
-        connection.exchange(&[0; 12]).await.unwrap();
+        connection.exchange(&RESPONSE, &[]).await.unwrap();
         connection.serial()
     }
 }
@@ -81,6 +87,8 @@ async fn meet(mut far: DuplexStream, peer: Peer) {
     while let Ok(length @ 1..) = far.read(&mut buffer).await {
         if let Peer::Echo = peer {
             sleep(Duration::from_millis(1)).await;
+            // A query becomes its own answer.
+            buffer[4] |= 0x80;
             let _ = far.write_all(&buffer[..length]).await;
         }
     }
@@ -150,7 +158,7 @@ fn a_silent_connection_is_avoided_and_then_given_up() {
     run(async {
         let bed = Bed::new(&[Peer::Silent, Peer::Echo]);
         let connection = bed.acquire().await.unwrap();
-        let unanswered = timeout(Duration::from_secs(1), connection.exchange(&[0; 12]));
+        let unanswered = timeout(Duration::from_secs(1), connection.exchange(&RESPONSE, &[]));
         assert!(unanswered.await.is_err());
         assert_eq!(bed.exchange().await, 1);
         assert!(connection.is_open());
@@ -179,7 +187,7 @@ fn a_need_for_life_is_not_met_by_a_connection_that_is_merely_new() {
         let bed = Bed::new(&[Peer::Silent, Peer::Unreachable, Peer::Silent, Peer::Echo]);
         let silent = bed.acquire().await.unwrap();
         let started = Instant::now();
-        assert!(timeout(PATIENCE, silent.exchange(&[0; 12])).await.is_err());
+        assert!(timeout(PATIENCE, silent.exchange(&[0; 12], &[])).await.is_err());
         let need = Need { alive_since: Some(started), avoid: Some(silent.serial()) };
         let asked = bed.pool.acquire(need, PATIENCE).await.unwrap();
         assert_eq!((asked.serial(), bed.dials()), (2, 4), "the one that never opened has no number");
@@ -241,5 +249,99 @@ fn dropping_the_pool_closes_its_connections() {
         let connection = bed.acquire().await.unwrap();
         drop(bed);
         assert!(!connection.is_open());
+    });
+}
+
+#[test]
+fn a_flowing_connection_is_filled_before_the_next_and_a_stopped_one_is_not() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        join_all((0..50).map(|_| bed.exchange())).await;
+        sleep(Duration::from_secs(1)).await;
+        let fresh = join_all((0..8).map(|_| bed.exchange())).await;
+        assert!((0..4).all(|serial| fresh.iter().filter(|used| **used == serial).count() == 2));
+        let flowing = join_all((0..FLOWING + 1).map(|_| bed.exchange())).await;
+        assert!(flowing[..FLOWING].iter().all(|serial| *serial == flowing[0]), "{flowing:?}");
+        assert_ne!(flowing[FLOWING], flowing[0]);
+    });
+}
+
+/// Where a Service's address leads: to a backend picked anew for each connection, as kube-proxy does.
+struct Service {
+    backends: Cell<usize>,
+    queries: RefCell<Vec<u32>>,
+    random: Cell<u64>,
+}
+
+impl Service {
+    fn pick(&self) -> usize {
+        // Knuth's MMIX generator: the same picks in every run.
+        let next =
+            self.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random.set(next);
+        usize::try_from((next >> 33) % self.backends.get() as u64).unwrap()
+    }
+}
+
+fn pool_of(service: &Rc<Service>) -> Rc<Pool> {
+    let service = Rc::clone(service);
+    let dial: Dial = Box::new(move |_| {
+        let service = Rc::clone(&service);
+        Box::pin(async move {
+            let (near, mut far) = duplex(4096);
+            sleep(Duration::from_micros(300)).await;
+            let backend = service.pick();
+            spawn_local(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = far.read(&mut buffer).await {
+                    service.queries.borrow_mut()[backend] += u32::try_from(length / 14).unwrap();
+                    let _ = far.write_all(&buffer[..length]).await;
+                }
+            });
+            Ok(Box::new(near) as Box<dyn Stream>)
+        })
+    });
+    let remote = Remote {
+        to: "192.0.2.1:53".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        expire: Duration::from_secs(10),
+        max_queries: Some(128),
+        random: Rc::new(Random::new()),
+        metrics: Rc::new(NoMetrics),
+    };
+    Pool::new(Rc::new(remote), dial)
+}
+
+/// Asks `rate` queries a second for `seconds`.
+async fn load(pool: &Rc<Pool>, rate: u32, seconds: u32) {
+    for _ in 0..seconds * 1000 {
+        join_all((0..rate / 1000).map(|_| async {
+            let connection = pool.acquire(Need::default(), PATIENCE).await.unwrap();
+            connection.exchange(&RESPONSE, &[]).await.unwrap();
+        }))
+        .await;
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn every_backend_gets_its_share_within_a_minute_of_a_rollout() {
+    run(async {
+        let service = Rc::new(Service {
+            backends: Cell::new(2),
+            queries: RefCell::new(vec![0; 4]),
+            random: Cell::new(1),
+        });
+        let pool = pool_of(&service);
+        load(&pool, 2000, 5).await;
+        assert_eq!(service.queries.borrow()[2..], [0, 0]);
+        service.backends.set(4);
+        service.queries.borrow_mut().fill(0);
+        load(&pool, 2000, 60).await;
+        let queries = service.queries.borrow();
+        let even = queries.iter().sum::<u32>() / 4;
+        for share in &*queries {
+            assert!((even * 4 / 5..=even * 6 / 5).contains(share), "{queries:?}");
+        }
     });
 }

@@ -9,6 +9,7 @@
 
 #![allow(unsafe_code)]
 
+mod outbox;
 mod packet_info;
 mod wake;
 
@@ -18,8 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::AsRawFd;
 
 use crate::wire::MAX_MESSAGE;
-use packet_info::{Control, clear_interface, destination, report_destination, set_source};
+use packet_info::{Control, clear_interface, destination, report_destination};
 
+pub use outbox::Outbox;
 pub use wake::Wake;
 
 /// Datagrams per system call.
@@ -243,28 +245,6 @@ impl Drop for Batch {
 
 // SAFETY: the arena is owned by this value alone; its pointers point into itself.
 unsafe impl Send for Batch {}
-
-/// Sends one datagram without waiting; from `origin.local` if that is known.
-pub fn send_to(socket: &UdpSocket, datagram: &[u8], origin: Origin) -> io::Result<()> {
-    let peer = socket2::SockAddr::from(origin.peer);
-    let mut control = Control([0; Control::LEN]);
-    let mut iovec = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
-    // SAFETY: zero octets are a valid msghdr.
-    let mut header = unsafe { mem::zeroed::<libc::msghdr>() };
-    header.msg_name = peer.as_ptr().cast_mut().cast();
-    header.msg_namelen = peer.len();
-    header.msg_iov = &raw mut iovec;
-    header.msg_iovlen = 1;
-    if let Some(local) = origin.local {
-        header.msg_control = control.0.as_mut_ptr().cast();
-        header.msg_controllen = Control::LEN as _;
-        set_source(&mut header, local);
-    }
-    // SAFETY: all pointers are to locals and to `datagram`, alive until the call returns; the kernel
-    // only reads through them.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &header, libc::MSG_DONTWAIT) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
 
 fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match libc::c_int::from(storage.ss_family) {

@@ -9,35 +9,35 @@
 //! for.
 
 mod landing;
+mod places;
 mod upstreams;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
+use tokio::sync::mpsc;
 
 use crate::cache::{Entry, Lookup, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{ClientTransport, ForwardError};
-use crate::metrics::{CacheType, Counter, Gauge, Registry, names};
-use crate::server::clients::{Clients, Pass};
-use crate::server::inflight::{FlightKey, Inflight, Part};
+use crate::metrics::{CacheType, Counter, Histogram, Registry, names};
+use crate::server::batch::Outbox;
+use crate::server::inflight::{FlightKey, Inflight};
+use crate::server::moderation::Moderation;
 use crate::server::querylog::Answered;
 use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
 use crate::server::zones::{Block, BlockId, Zone};
 use crate::wire::{Answer, Edns, Key, MAX_MESSAGE, Query, Rcode, write_text};
 use landing::{Landing, write};
+use places::{Place, Places, Slot};
 use upstreams::Upstreams;
 
 pub use upstreams::Resolve;
-
-/// Queries waiting for upstreams at most; one more is REFUSED.
-pub const MAX_WAITING: usize = 8192;
-/// Of these, one client's at most.
-pub const CLIENT_SHARE: u32 = 1024;
 
 /// A query on its way to an upstream.
 pub struct Miss {
@@ -59,51 +59,43 @@ pub struct Waiter {
     _place: Place,
 }
 
-/// One of the [`MAX_WAITING`], and one of its client's share.
-struct Place {
-    waiting: Rc<Waiting>,
-    _pass: Option<Pass>,
-}
-
-struct Waiting {
-    count: Cell<usize>,
-    gauge: Arc<Gauge>,
-}
+/// Misses moved at once from the queue.
+const BATCH: usize = 64;
 
 /// The desk where misses are handed in.
 pub struct Misses {
     inflight: Inflight<Waiter>,
-    clients: Clients,
-    waiting: Rc<Waiting>,
+    places: Rc<Places>,
     upstreams: RefCell<Upstreams>,
     clock: Clock,
-    refused_total: Arc<Counter>,
-    refused_share: Arc<Counter>,
+    moderation: Rc<Moderation>,
+    waits: Arc<Histogram>,
+    unsendable: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
+    outbox: RefCell<Outbox>,
 }
 
 /// Ends a flight whatever happens to its task, so that nobody waits for ever.
 struct Flight {
     misses: Rc<Misses>,
-    key: Option<FlightKey>,
+    key: Option<Rc<FlightKey>>,
     leader: Option<Waiter>,
+    _slot: Slot,
 }
 
 impl Misses {
-    /// A desk that counts in `registry` and tells the time by `clock`.
-    pub fn new(registry: &Registry, clock: Clock) -> Rc<Misses> {
+    /// A desk that counts in `registry`, tells the time by `clock`, and `moderation` of its work.
+    pub fn new(registry: &Registry, clock: Clock, moderation: Rc<Moderation>) -> Rc<Misses> {
         Rc::new(Misses {
             inflight: Inflight::default(),
-            clients: Clients::new(CLIENT_SHARE),
-            waiting: Rc::new(Waiting {
-                count: Cell::new(0),
-                gauge: registry.gauge(&names::MISSES_INFLIGHT, []),
-            }),
+            places: Places::new(registry),
             upstreams: RefCell::default(),
             clock,
-            refused_total: registry.counter(&names::QUEUE_OVERFLOWS, ["waiting"]),
-            refused_share: registry.counter(&names::CLIENT_REFUSALS, []),
+            moderation,
+            waits: registry.histogram(&names::MISS_QUEUE_WAIT, []),
+            unsendable: registry.counter(&names::DROPPED, ["unsendable"]),
             scratch: RefCell::new(vec![0; MAX_MESSAGE]),
+            outbox: RefCell::default(),
         })
     }
 
@@ -115,7 +107,19 @@ impl Misses {
 
     /// Queries that wait now.
     pub fn waiting(&self) -> usize {
-        self.waiting.count.get()
+        self.places.waiting()
+    }
+
+    /// Takes in what `queue` brings, until it is closed.
+    pub async fn serve(self: Rc<Self>, mut queue: mpsc::Receiver<Miss>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            let now = clock::nanoseconds();
+            for miss in batch.drain(..) {
+                self.waits.observe(Duration::from_nanos(now.saturating_sub(miss.arrived_ns)));
+                self.accept(miss);
+            }
+        }
     }
 
     /// Takes a miss in. The reply comes by [`Miss::reply_to`], sooner or later, but always.
@@ -123,12 +127,14 @@ impl Misses {
         let Ok(query) = Query::parse(&miss.packet) else {
             return;
         };
+        self.moderation.taken_in();
         let key = Key::of(&query);
         let block = miss.zone.block.clone();
         if self.reply_from_cache(&miss, &query, &key, &block) {
             return;
         }
-        let Some(place) = self.admit(&miss) else {
+        let client = miss.reply_to.as_ref().map(|reply_to| reply_to.client().peer.ip());
+        let Some(place) = self.places.enter(client) else {
             self.reply(&miss, &Landing::Failed(Rcode::REFUSED));
             return;
         };
@@ -142,25 +148,28 @@ impl Misses {
             _ => ClientTransport::Udp,
         };
         let message = query.upstream_message(upstream_size(&block));
-        let question = query.question().to_vec();
         let shared = query.is_cacheable() && !probe;
+        let flight_key = Rc::new(FlightKey { block: block.id, question: key.to_stored() });
         let waiter = Waiter { miss, _place: place };
-        let mut flight = Flight { misses: self.clone(), key: None, leader: None };
+        let waiter = if shared { self.inflight.follow(&flight_key, waiter) } else { Some(waiter) };
+        let Some(waiter) = waiter else { return };
+        let Some(slot) = self.places.depart() else {
+            self.reply(&waiter.miss, &Landing::Failed(Rcode::REFUSED));
+            return;
+        };
+        let mut flight = Flight { misses: self.clone(), key: None, leader: None, _slot: slot };
         if shared {
-            let flight_key = FlightKey { block: block.id, question: key.to_stored() };
-            if self.inflight.join(&flight_key, waiter) == Part::Follower {
-                return;
-            }
-            flight.key = Some(flight_key);
+            self.inflight.lead(Rc::clone(&flight_key), waiter);
+            flight.key = Some(Rc::clone(&flight_key));
         } else {
             flight.leader = Some(waiter);
         }
-        let ask = Ask { message, question, key, transport, shared };
+        let ask = Ask { message, key: flight_key, transport, shared };
         tokio::task::spawn_local(flight.fly(block, ask));
     }
 
     /// Whether an answer landed since the client's thread looked.
-    fn reply_from_cache(&self, miss: &Miss, query: &Query<'_>, key: &Key, block: &Block) -> bool {
+    fn reply_from_cache(self: &Rc<Self>, miss: &Miss, query: &Query<'_>, key: &Key, block: &Block) -> bool {
         let Some(cache) = block.cache.as_ref().filter(|_| miss.reply_to.is_some() && query.is_cacheable())
         else {
             return false;
@@ -170,26 +179,6 @@ impl Misses {
         };
         self.reply(miss, &Landing::Answer { answer: entry.answer().clone(), ttl: Some(ttl) });
         true
-    }
-
-    fn admit(&self, miss: &Miss) -> Option<Place> {
-        if self.waiting.count.get() >= MAX_WAITING {
-            self.refused_total.inc();
-            return None;
-        }
-        let pass = match miss.reply_to.as_ref().map(ReplyTo::client) {
-            None => None,
-            Some(client) => match self.clients.enter(client.peer.ip()) {
-                Some(pass) => Some(pass),
-                None => {
-                    self.refused_share.inc();
-                    return None;
-                }
-            },
-        };
-        self.waiting.count.set(self.waiting.count.get() + 1);
-        self.waiting.gauge.add(1);
-        Some(Place { waiting: self.waiting.clone(), _pass: pass })
     }
 
     /// Reads what the upstream said, keeps it, and decides what the clients get.
@@ -205,20 +194,24 @@ impl Misses {
                 return Landing::Failed(rcode);
             }
         };
-        let (answer, lifetime) = match Answer::scan(&response, &ask.question) {
+        let Ok(asked) = Query::parse(&ask.message) else {
+            return Landing::Failed(Rcode::SERVFAIL);
+        };
+        let (answer, lifetime) = match Answer::scan(&response, asked.question()) {
             Ok(scanned) => scanned,
             Err(_) => {
                 zone.miss_shard.cache_drop();
                 return Landing::Opaque(response);
             }
         };
-        let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(ask.key.name()));
+        let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(ask.name()));
         let Some(cache) = cached else {
             return Landing::Answer { answer, ttl: None };
         };
         let now = self.clock.now();
-        let dnssec_ok = Query::parse(&ask.message).is_ok_and(|query| query.dnssec_ok());
-        let kept = cache.insert(&ask.key, &answer, lifetime, dnssec_ok, now, clock::unix_seconds());
+        // The message asks what the client asked, and so has its key.
+        let key = Key::of(&asked);
+        let kept = cache.insert(&key, &answer, lifetime, asked.dnssec_ok(), now, clock::unix_seconds());
         let cache_type = match kept.store {
             Some(Store::Denial) => CacheType::Denial,
             _ => CacheType::Success,
@@ -228,7 +221,7 @@ impl Misses {
     }
 
     /// Sends `miss` its reply.
-    fn reply(&self, miss: &Miss, landing: &Landing) {
+    fn reply(self: &Rc<Self>, miss: &Miss, landing: &Landing) {
         let Some(reply_to) = &miss.reply_to else {
             return;
         };
@@ -251,25 +244,53 @@ impl Misses {
                 duration_ns: sent.duration_ns,
             });
         }
-        reply_to.send(&out[..len]);
+        self.moderation.replied();
+        self.send(reply_to, &out[..len]);
+    }
+
+    /// What is to be sent in this turn of the thread is sent together, at its end.
+    fn send(self: &Rc<Self>, reply_to: &ReplyTo, reply: &[u8]) {
+        let mut outbox = self.outbox.borrow_mut();
+        let first = outbox.is_empty();
+        reply_to.send(reply, &mut outbox);
+        if outbox.is_full() {
+            self.flush(&mut outbox);
+        } else if first && !outbox.is_empty() {
+            let misses = self.clone();
+            // Whoever is ready to reply now runs before this does.
+            tokio::task::spawn_local(async move { misses.flush(&mut misses.outbox.borrow_mut()) });
+        }
+    }
+
+    fn flush(&self, outbox: &mut Outbox) {
+        let refused = outbox.send();
+        if refused > 0 {
+            self.unsendable.add(refused as u64);
+        }
     }
 }
 
 /// What a flight asks.
 struct Ask {
     message: Vec<u8>,
-    question: Vec<u8>,
-    key: Key,
+    key: Rc<FlightKey>,
     transport: ClientTransport,
     /// The answer is for all who ask the same.
     shared: bool,
+}
+
+impl Ask {
+    /// In folded wire octets.
+    fn name(&self) -> &[u8] {
+        self.key.question.name()
+    }
 }
 
 impl Flight {
     async fn fly(mut self, block: Arc<Block>, ask: Ask) {
         let upstream = self.misses.upstreams.borrow().get(block.id);
         let result = match upstream {
-            Some(upstream) => upstream.resolve(&ask.message, ask.key.name(), ask.transport).await,
+            Some(upstream) => upstream.resolve(&ask.message, ask.name(), ask.transport).await,
             None => Err(ForwardError::NotForwarded),
         };
         let waiters = self.waiters();
@@ -297,13 +318,6 @@ impl Drop for Flight {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.waiting.count.set(self.waiting.count.get() - 1);
-        self.waiting.gauge.add(-1);
-    }
-}
-
 /// The UDP payload size to offer upstream.
 fn upstream_size(block: &Block) -> u16 {
     block.bufsize.map_or(Edns::UPSTREAM_UDP_SIZE, |cap| cap.min(Edns::UPSTREAM_UDP_SIZE))
@@ -313,7 +327,7 @@ fn report(block: &Block, ask: &Ask, rcode: Rcode, error: &ForwardError) {
     let Some(log) = &block.errors else { return };
     let mut name = String::new();
     // A String takes everything.
-    let _ = write_text(ask.key.name(), &mut name);
-    let qtype = ask.question.last_chunk::<4>().map_or(0, |tail| u16::from_be_bytes([tail[0], tail[1]]));
+    let _ = write_text(ask.name(), &mut name);
+    let qtype = Query::parse(&ask.message).map_or(0, |asked| asked.qtype());
     log.report(&format!("{} {name} {}: {error}", rcode.0, RecordType::from(qtype)));
 }

@@ -1,0 +1,105 @@
+//! Rest between turns while misses come fast, as network cards hold interrupts back under load.
+//!
+//! A turn of the thread that asks upstreams costs a wake-up, and a read and a write per connection,
+//! however little there is to do. Sleeping a moment between two turns lets one turn serve several
+//! misses. While they are few nobody sleeps.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::time::Duration;
+
+use crate::clock::nanoseconds;
+
+/// Misses are counted over this long, nanoseconds.
+const WINDOW: u64 = 4_000_000;
+/// So many in a window are a load: 2 000 a second.
+const LOAD: u32 = 8;
+/// The sleep. The kernel adds its timer slack, 50 µs.
+const REST: Duration = Duration::from_micros(250);
+
+/// Tells when to rest.
+#[derive(Debug, Default)]
+pub struct Moderation {
+    /// When the window began, nanoseconds on the monotonic clock.
+    began: Cell<u64>,
+    /// Misses since then.
+    count: Cell<u32>,
+    /// Of the window before.
+    before: Cell<u32>,
+    /// Whether anything was done since the last rest.
+    worked: Cell<bool>,
+}
+
+impl Moderation {
+    /// A miss came.
+    pub fn taken_in(&self) {
+        self.count.set(self.count.get() + 1);
+        self.worked.set(true);
+    }
+
+    /// A reply went.
+    pub fn replied(&self) {
+        self.worked.set(true);
+    }
+
+    /// Runs `future`, a whole thread's work, and sleeps after its turns when that is due.
+    pub async fn moderate<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending()
+                && self.worked.take()
+                && let Some(rest) = self.rest(nanoseconds())
+            {
+                // The thread, not the task: nothing of it shall run.
+                std::thread::sleep(rest);
+            }
+            polled
+        })
+        .await
+    }
+
+    /// How long to rest at `now`, nanoseconds on the monotonic clock.
+    fn rest(&self, now: u64) -> Option<Duration> {
+        let elapsed = now.saturating_sub(self.began.get());
+        if elapsed >= WINDOW {
+            let count = self.count.take();
+            // A window that nobody closed in time was a quiet one.
+            self.before.set(if elapsed < 2 * WINDOW { count } else { 0 });
+            self.began.set(now);
+        }
+        (self.before.get() >= LOAD).then_some(REST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_lone_miss_is_never_held_back() {
+        let moderation = Moderation::default();
+        for second in 1..100 {
+            moderation.taken_in();
+            assert_eq!(moderation.rest(second * 1000 * MS), None);
+        }
+    }
+
+    #[test]
+    fn a_load_is_and_its_end_is_noticed() {
+        let moderation = Moderation::default();
+        let mut now = 1000 * MS;
+        let mut rests = 0;
+        for _ in 0..100 {
+            now += MS;
+            (0..8).for_each(|_| moderation.taken_in());
+            rests += u32::from(moderation.rest(now).is_some());
+        }
+        assert!(rests > 90, "{rests}");
+        moderation.taken_in();
+        assert_eq!(moderation.rest(now + 1000 * MS), None);
+    }
+}
