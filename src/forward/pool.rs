@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::connection::{Connection, Remote};
 use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
+use super::proof;
 
 /// Connections in ordinary use.
 const MAX_CONNECTIONS: usize = 4;
@@ -31,6 +32,9 @@ const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// A connection that owes an answer and is silent for this long is given up.
 const MAX_SILENCE: Duration = Duration::from_secs(2);
+
+/// A new connection that shows no sign of life in this time is not used.
+const TRY_OUT: Duration = Duration::from_millis(250);
 
 const MIN_CONNECT: Duration = Duration::from_millis(300);
 const MAX_CONNECT: Duration = Duration::from_secs(1);
@@ -193,7 +197,9 @@ impl Pool {
         }
         self.remote.metrics.connection_opened(self.remote.to, self.remote.protocol);
         let stream = (self.dial)(self.pace.patience()).await.ok()?;
-        Some(self.add(stream))
+        let connection = self.open(stream);
+        self.connections.borrow_mut().push(Rc::clone(&connection));
+        Some(connection)
     }
 
     /// Whether one more connection may be opened although there is one to use.
@@ -217,22 +223,53 @@ impl Pool {
     }
 
     fn connected(self: &Rc<Pool>, outcome: Result<Box<dyn Stream>, Failure>, started: Instant) {
-        self.connecting.set(false);
         match outcome {
             Ok(stream) => {
                 self.pace.succeeded(started.elapsed());
-                self.succeed(Instant::now());
-                let connection = self.add(stream);
-                self.hand_out(&connection);
-            }
-            Err(failure) => {
-                let unconnected = self.pace.failed(failure, Instant::now());
-                for waiter in self.waiters.take() {
-                    // A waiter that is gone has been cancelled.
-                    let _ = waiter.send(Err(unconnected.clone()));
+                let connection = self.open(stream);
+                if self.connections.borrow().is_empty() {
+                    // Who is first learns by itself what the peer is worth; and a server that takes one
+                    // query per connection takes ours.
+                    self.admit(&connection);
+                } else {
+                    self.try_out(connection);
                 }
             }
+            Err(failure) => self.turned_away(failure),
         }
+    }
+
+    fn turned_away(&self, failure: Failure) {
+        self.connecting.set(false);
+        let unconnected = self.pace.failed(failure, Instant::now());
+        for waiter in self.waiters.take() {
+            // A waiter that is gone has been cancelled.
+            let _ = waiter.send(Err(unconnected.clone()));
+        }
+    }
+
+    /// Admits a connection that shows a sign of life: no query is spent on a backend that is dead, as
+    /// long as there are others.
+    fn try_out(self: &Rc<Pool>, connection: Rc<Connection>) {
+        let pool = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            let alive = timeout(TRY_OUT, proof::is_alive(&connection)).await == Ok(true);
+            match pool.upgrade() {
+                Some(pool) if alive => pool.admit(&connection),
+                Some(pool) => {
+                    connection.retire();
+                    pool.turned_away(pool.failure(Reason::Closed));
+                }
+                None => connection.retire(),
+            }
+        });
+    }
+
+    fn admit(self: &Rc<Pool>, connection: &Rc<Connection>) {
+        self.connecting.set(false);
+        self.succeed(Instant::now());
+        self.connections.borrow_mut().push(Rc::clone(connection));
+        self.hand_out(connection);
     }
 
     /// Gives a new connection to the first who waits. The others get one each, too, as far as there may
@@ -258,13 +295,11 @@ impl Pool {
         }
     }
 
-    fn add(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
+    fn open(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
         let serial = self.serial.get();
         self.serial.set(serial + 1);
         let max_age = self.remote.random.jitter(MAX_AGE);
-        let connection = Connection::start(stream, &self.remote, serial, max_age);
-        self.connections.borrow_mut().push(Rc::clone(&connection));
-        connection
+        Connection::start(stream, &self.remote, serial, max_age)
     }
 
     pub(super) fn failure(&self, reason: Reason) -> Failure {

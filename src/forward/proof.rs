@@ -78,9 +78,16 @@ fn sign(
     connection: impl Future<Output = Option<Rc<Connection>>> + 'static,
 ) -> Pin<Box<dyn Future<Output = bool>>> {
     Box::pin(async {
-        let Some(connection) = connection.await else { return false };
-        connection.exchange(&PROBE, &PROBE[HEADER..]).await.is_ok()
+        match connection.await {
+            Some(connection) => is_alive(&connection).await,
+            None => false,
+        }
     })
+}
+
+/// Whether the peer answers on `connection`; waits without end for one that is silent.
+pub(super) async fn is_alive(connection: &Connection) -> bool {
+    connection.exchange(&PROBE, &PROBE[HEADER..]).await.is_ok()
 }
 
 /// Whether any of `signs` shows within `patience`.
