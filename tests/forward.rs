@@ -12,6 +12,8 @@ mod upstream;
 mod failures;
 #[path = "forward/health.rs"]
 mod health;
+#[path = "forward/rollout.rs"]
+mod rollout;
 #[path = "forward/tls.rs"]
 mod tls;
 #[path = "forward/transports.rs"]
@@ -231,7 +233,8 @@ fn two_hundred_at_once_take_few_connections() {
                 assert_answered(reply);
             }
         }
-        assert!(server.connections() <= 4, "{}", server.connections());
+        // Four at a time, each renewed after 128 queries.
+        assert!(server.connections() <= 4 + 600 / 128, "{}", server.connections());
         assert_eq!(client.counts.answered.get(), 600);
     });
 }

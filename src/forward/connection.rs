@@ -34,8 +34,6 @@ use driver::Driver;
 const MAX_IN_FLIGHT: usize = 4096;
 /// Octets waiting to be written at most.
 const MAX_OUTBOX: usize = 1 << 20;
-/// No connection is worn out by queries sooner.
-const MIN_AGE: Duration = Duration::from_millis(50);
 /// Frames nobody asked for, in a row, that a peer may send.
 const MAX_STRAYS: u32 = 256;
 
@@ -56,7 +54,8 @@ pub(super) struct Broken {
 pub(super) struct Connection {
     serial: u64,
     opened: Instant,
-    max_age: Duration,
+    /// When it should make room for a new one.
+    aged: Instant,
     remote: Rc<Remote>,
     state: RefCell<State>,
 }
@@ -118,7 +117,7 @@ impl Connection {
         let connection = Rc::new(Connection {
             serial,
             opened: now,
-            max_age,
+            aged: now + max_age,
             remote: Rc::clone(remote),
             state: RefCell::new(State::new(now)),
         });
@@ -210,9 +209,8 @@ impl Connection {
 
     /// Whether it lived longer, or served more queries, than it should.
     pub(super) fn is_aged(&self, now: Instant) -> bool {
-        let age = now - self.opened;
         let worn = || self.remote.max_queries.is_some_and(|max| self.state.borrow().sent >= max);
-        age >= self.max_age || (age >= MIN_AGE && worn())
+        now >= self.aged || worn()
     }
 
     /// When the peer answered last.

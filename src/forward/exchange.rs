@@ -283,14 +283,16 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether a second message is worth its cost. An upstream that answers others is slow on this
-    /// name, most likely; one that answers nobody is gone, and then no saving is due.
+    /// name, most likely; those that answer nobody are gone, and then no saving is due.
     fn may_hedge(&self) -> bool {
-        let upstream = &self.entrants[self.last_asked].upstream;
-        let asked_at = self.progress[self.last_asked].asked_at;
-        let is_gone = asked_at.is_none_or(|at| upstream.is_silent_since(at));
+        let mut asked = self.entrants.iter().zip(&self.progress);
+        let is_gone = asked.all(|(entrant, progress)| {
+            progress.asked_at.is_none_or(|at| entrant.upstream.is_silent_since(at))
+        });
         let may = is_gone || self.directive.hedges.spend();
         if !may {
-            self.directive.metrics.hedge_withheld(upstream.address());
+            let to = self.entrants[self.last_asked].upstream.address();
+            self.directive.metrics.hedge_withheld(to);
         }
         may
     }

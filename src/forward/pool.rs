@@ -23,13 +23,16 @@ const MAX_CONNECTIONS: usize = 4;
 /// Connections in all, when some do not answer: each slow name takes one, as CoreDNS answers in order.
 const MAX_TOTAL: usize = 32;
 /// Queries in flight on a connection whose answers are flowing, before the next one is used.
-const FLOWING: usize = 8;
+const FLOWING: usize = 16;
 /// A connection is flowing if an answer came within this.
 const FRESH: Duration = Duration::from_millis(2);
 /// How long a query waits for a connection of its own before it goes behind others.
 const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The age at which a connection is replaced, a quarter more or less.
 const MAX_AGE: Duration = Duration::from_secs(10);
+/// Connections are not replaced faster. Under load they wear out sooner, and then each minute has a
+/// thousand chances for each of a Service's pods to come to its share.
+const RENEWAL: Duration = Duration::from_millis(60);
 /// A connection that owes an answer and is silent for this long is given up.
 const MAX_SILENCE: Duration = Duration::from_secs(2);
 
@@ -67,6 +70,8 @@ pub(super) struct Pool {
     dial: Dial,
     connections: RefCell<Vec<Rc<Connection>>>,
     serial: Cell<u64>,
+    /// When a connection was last replaced for its age.
+    renewed: Cell<Instant>,
     /// Whether a connect is under way: there is never more than one.
     connecting: Cell<bool>,
     /// Who waits for it.
@@ -84,6 +89,7 @@ impl Pool {
             dial,
             connections: RefCell::default(),
             serial: Cell::new(0),
+            renewed: Cell::new(Instant::now()),
             connecting: Cell::new(false),
             waiters: RefCell::default(),
             pace: Pace::new(),
@@ -104,7 +110,8 @@ impl Pool {
                 None => self.acquire_new(now).await,
             };
         };
-        if best.is_aged(now) && self.pace.refusal(now).is_none() {
+        if best.is_aged(now) && now >= self.renewed.get() + RENEWAL && self.pace.refusal(now).is_none() {
+            self.renewed.set(now);
             self.connect(now);
         }
         if best.load() > 0

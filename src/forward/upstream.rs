@@ -28,8 +28,8 @@ use crate::wire::HEADER;
 pub(super) const MAX_ATTEMPTS: u8 = 2;
 /// The full answer to a truncated one must come within this, else the truncated one is good enough.
 const MAX_FOLLOW_UP: Duration = Duration::from_secs(1);
-/// Queries after which a connection makes room for a new one: under load each of a Service's pods
-/// gets its share within seconds, and where the load is light it hurts nobody to have more.
+/// Queries after which a connection makes room for a new one. An uneven share hurts where the load
+/// is heavy, and that is where this comes long before its maximum age.
 const MAX_QUERIES: u64 = 128;
 /// Each step of a probe, connect and answer, must end within this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);

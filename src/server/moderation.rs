@@ -16,7 +16,7 @@ const WINDOW: u64 = 4_000_000;
 /// So many in a window are a load: 2 000 a second.
 const LOAD: u32 = 8;
 /// The sleep. The kernel adds its timer slack, 50 µs.
-const REST: Duration = Duration::from_micros(250);
+const REST: Duration = Duration::from_micros(300);
 
 /// Tells when to rest.
 #[derive(Debug, Default)]

@@ -85,6 +85,23 @@ impl Upstream {
         Upstream::on(tcp, udp, None, script)
     }
 
+    /// Starts as one of several at `address`, or at a free port: the kernel gives each connection to one
+    /// of them, as a Service does.
+    pub async fn start_beside(
+        address: Option<SocketAddr>,
+        script: impl Fn(&Asked) -> Vec<Step> + 'static,
+    ) -> Upstream {
+        let address = address.unwrap_or("127.0.0.1:0".parse().unwrap());
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(64).unwrap();
+        // Not asked over UDP.
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Upstream::on(TcpListener::from_std(socket.into()).unwrap(), udp, None, script)
+    }
+
     /// Starts with TLS on TCP.
     pub async fn start_tls(
         config: Arc<rustls::ServerConfig>,

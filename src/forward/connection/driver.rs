@@ -18,6 +18,8 @@ pub(super) struct Driver<S> {
     reader: FrameReader,
     connection: Rc<Connection>,
     alarm: Pin<Box<Sleep>>,
+    /// In this turn.
+    wrote_nothing: bool,
 }
 
 impl<S: Stream> Future for Driver<S> {
@@ -38,7 +40,7 @@ impl<S: Stream> Future for Driver<S> {
 impl<S: Stream> Driver<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>) -> Driver<S> {
         let alarm = Box::pin(sleep_until(connection.opened + connection.remote.expire));
-        Driver { stream, reader: FrameReader::default(), connection, alarm }
+        Driver { stream, reader: FrameReader::default(), connection, alarm, wrote_nothing: true }
     }
 
     /// Moves what can be moved. An error ends the connection.
@@ -62,6 +64,7 @@ impl<S: Stream> Driver<S> {
             Some(waker) if waker.will_wake(context.waker()) => {}
             _ => state.driver = Some(context.waker().clone()),
         }
+        self.wrote_nothing = state.outbox.len() == 0;
         match state.outbox.poll_drain(&mut self.stream, context) {
             Poll::Ready(Err(error)) => Err(Reason::from(&error)),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
@@ -85,8 +88,8 @@ impl<S: Stream> Driver<S> {
                     self.connection.remote.metrics.unrelated(self.connection.remote.to);
                 }
             }
-            // What is owed may wait for it.
-            if !state.in_flight.is_empty() && state.outbox.len() == 0 {
+            // What is owed may wait for it. A query on its way does it, too.
+            if !state.in_flight.is_empty() && self.wrote_nothing {
                 self.stream.acknowledge();
             }
         }

@@ -118,6 +118,7 @@ fn load_spreads_over_a_few_connections_and_no_more() {
             join_all((0..50).map(|_| bed.exchange())).await;
         }
         assert_eq!(bed.dials(), MAX_CONNECTIONS);
+        sleep(2 * FRESH).await;
         let used = join_all((0..50).map(|_| bed.exchange())).await;
         for serial in 0..4 {
             let share = used.iter().filter(|used| **used == serial).count();

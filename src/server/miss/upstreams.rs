@@ -46,3 +46,17 @@ impl Upstreams {
         self.current.get(&block).or_else(|| self.previous.get(&block)).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::NoMetrics;
+
+    /// Allocations above 1 032 octets leave malloc's fast path (glibc's tcache).
+    #[test]
+    fn a_query_on_its_way_is_small() {
+        let chain = Chain::new(&[], Rc::new(NoMetrics)).unwrap();
+        let size = size_of_val(&Chain::resolve(&chain, &[], &[], ClientTransport::Udp));
+        assert!(size <= 1032, "{size} octets");
+    }
+}
