@@ -201,6 +201,9 @@ fn slow_names_do_not_wait_for_each_other() {
     run(async {
         let free_at = std::cell::RefCell::new(std::collections::HashMap::new());
         let server = Upstream::start(move |asked| {
+            if asked.name == "." {
+                return answer(asked);
+            }
             let now = Instant::now();
             let mut free_at = free_at.borrow_mut();
             let free = free_at.entry(asked.connection).or_insert(now);

@@ -36,8 +36,8 @@ const RENEWAL: Duration = Duration::from_millis(60);
 /// A connection that owes an answer and is silent for this long is given up.
 const MAX_SILENCE: Duration = Duration::from_secs(2);
 
-/// A new connection that shows no sign of life in this time is not used.
-const TRY_OUT: Duration = Duration::from_millis(250);
+/// A new connection that shows no sign of life in this time comes in for want of a better one only.
+const TRY_OUT: Duration = Duration::from_millis(100);
 
 const MIN_CONNECT: Duration = Duration::from_millis(300);
 const MAX_CONNECT: Duration = Duration::from_secs(1);
@@ -255,19 +255,26 @@ impl Pool {
         }
     }
 
-    /// Admits a connection that shows a sign of life: no query is spent on a backend that is dead, as
-    /// long as there are others.
+    /// Admits a connection once it shows a sign of life: no query is spent on a backend that is dead as
+    /// long as there are others. One that is merely slow to answer comes in, too, if queries wait for
+    /// it; what it owes keeps it behind the others.
     fn try_out(self: &Rc<Pool>, connection: Rc<Connection>) {
+        let wanted = !self.waiters.borrow().is_empty();
         let pool = Rc::downgrade(self);
         tokio::task::spawn_local(async move {
-            let alive = timeout(TRY_OUT, proof::is_alive(&connection)).await == Ok(true);
-            match pool.upgrade() {
-                Some(pool) if alive => pool.admit(&connection),
-                Some(pool) => {
+            let alive = timeout(TRY_OUT, proof::is_alive(&connection)).await;
+            let Some(pool) = pool.upgrade() else { return connection.retire() };
+            match alive {
+                Ok(true) => pool.admit(&connection),
+                Err(_) if wanted => {
+                    pool.connecting.set(false);
+                    pool.connections.borrow_mut().push(Rc::clone(&connection));
+                    pool.hand_out(&connection);
+                }
+                Ok(false) | Err(_) => {
                     connection.retire();
                     pool.turned_away(pool.failure(Reason::Closed));
                 }
-                None => connection.retire(),
             }
         });
     }

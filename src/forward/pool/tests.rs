@@ -296,6 +296,7 @@ fn pool_of(service: &Rc<Service>) -> Rc<Pool> {
                 let mut buffer = [0; 4096];
                 while let Ok(length @ 1..) = far.read(&mut buffer).await {
                     service.queries.borrow_mut()[backend] += u32::try_from(length / 14).unwrap();
+                    buffer[4] |= 0x80;
                     let _ = far.write_all(&buffer[..length]).await;
                 }
             });
