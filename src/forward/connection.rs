@@ -213,11 +213,6 @@ impl Connection {
         now >= self.aged || worn()
     }
 
-    /// When the peer answered last.
-    pub(super) fn heard(&self) -> Option<Instant> {
-        self.state.borrow().heard
-    }
-
     /// Queries the peer has yet to answer.
     pub(super) fn load(&self) -> usize {
         self.state.borrow().in_flight.len()
@@ -237,7 +232,7 @@ impl Connection {
     /// Whether the peer has answered anything at `then` or later. That it took a connection proves
     /// little: its kernel did.
     pub(super) fn was_heard_since(&self, then: Instant) -> bool {
-        self.heard().is_some_and(|at| at >= then)
+        self.state.borrow().heard.is_some_and(|at| at >= then)
     }
 
     fn broken(&self) -> Broken {

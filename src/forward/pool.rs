@@ -5,7 +5,6 @@
 //! address hands out its pods when connections open, and new pods should get their share.
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -49,8 +48,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct Need {
     /// The peer must have shown a sign of life on it since then.
     pub(super) alive_since: Option<Instant>,
-    /// Not this one, and rather one that has just answered than a new one: behind a Service's address,
-    /// others may lead to the same broken backend.
+    /// Not this one.
     pub(super) avoid: Option<u64>,
 }
 
@@ -77,8 +75,9 @@ pub(super) struct Pool {
     /// Who waits for it.
     waiters: RefCell<VecDeque<oneshot::Sender<Outcome>>>,
     pace: Pace,
-    /// Whether connections are being asked for a sign of life, and news of that.
+    /// Whether connections are being asked for a sign of life, when that began, and news of it.
     pub(super) proving: Cell<bool>,
+    pub(super) proof_began: Cell<Option<Instant>>,
     pub(super) proof: Notify,
 }
 
@@ -94,6 +93,7 @@ impl Pool {
             waiters: RefCell::default(),
             pace: Pace::new(),
             proving: Cell::new(false),
+            proof_began: Cell::new(None),
             proof: Notify::new(),
         })
     }
@@ -104,6 +104,7 @@ impl Pool {
     pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration) -> Outcome {
         let now = Instant::now();
         self.prune(now);
+        let need = self.tightened(need, now);
         let Some(best) = self.choose(need, patience, now) else {
             return match need.alive_since {
                 Some(then) => self.acquire_proven(need, then).await,
@@ -115,7 +116,6 @@ impl Pool {
             self.connect(now);
         }
         if best.load() > 0
-            && need.avoid.is_none()
             && !flows(&best, now)
             && self.may_spread(now)
             && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
@@ -125,6 +125,15 @@ impl Pool {
         self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
         // What was best may have become busier, or closed, in the meantime.
         Ok(self.choose(need, patience, Instant::now()).unwrap_or(best))
+    }
+
+    /// After a break, too, the other connections have to show that they live: they may end as the first
+    /// one did. A new one need not where there are no others: a server may take one query on each.
+    fn tightened(&self, need: Need, now: Instant) -> Need {
+        let broke = need.avoid.is_some() && need.alive_since.is_none();
+        let alive_since =
+            if broke && !self.connections.borrow().is_empty() { Some(now) } else { need.alive_since };
+        Need { alive_since, ..need }
     }
 
     /// Waits for a connect, starting it if need be.
@@ -171,13 +180,9 @@ impl Pool {
         });
         // Equals go to the first, so that the others get idle and expire.
         let load = |connection: &Connection| if flows(connection, now) { 0 } else { connection.load() };
-        // A second message goes where the peer was heard last.
-        let second = need.avoid.is_some();
         let (stalled, best) = fitting
             .map(|connection| (connection.silence(now) > patience, connection))
-            .min_by_key(|(stalled, connection)| {
-                (*stalled, second.then(|| Reverse(connection.heard())), load(connection))
-            })?;
+            .min_by_key(|(stalled, connection)| (*stalled, load(connection)))?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }
@@ -187,14 +192,13 @@ impl Pool {
         self.choose(Need { alive_since: Some(then), ..need }, Duration::MAX, Instant::now())
     }
 
-    /// Connections whose peer has nothing left to answer.
-    pub(super) fn owing_nothing(&self) -> Vec<Rc<Connection>> {
-        let connections = self.connections.borrow();
-        connections
-            .iter()
-            .filter(|connection| connection.is_open() && connection.load() == 0)
-            .cloned()
-            .collect()
+    /// Connections whose peer has not owed an answer for as long as `span`.
+    pub(super) fn silent_less_than(&self, span: Duration) -> Vec<Rc<Connection>> {
+        let (now, connections) = (Instant::now(), self.connections.borrow());
+        let promising = |connection: &&Rc<Connection>| {
+            connection.is_open() && !connection.is_full() && connection.silence(now) < span
+        };
+        connections.iter().filter(promising).cloned().collect()
     }
 
     /// One more connection, whoever else is connecting.

@@ -5,7 +5,6 @@
 //! backend as the old one. So the connections are asked for a sign of life first, new ones too, with
 //! what a health check asks. The first one that answers carries the query.
 
-use std::future::pending;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,17 +34,21 @@ const PROBE: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 impl Pool {
     /// A connection other than the one to avoid on which the peer was heard at `then` or later.
     pub(super) async fn acquire_proven(self: &Rc<Pool>, need: Need, then: Instant) -> Outcome {
-        if !self.proving.replace(true) {
-            tokio::task::spawn_local(prove(Rc::clone(self)));
-        }
+        // One that is under way will do if it asked after `then`; otherwise one that begins now.
+        let asked = if self.proving.get() { then } else { Instant::now() };
         loop {
             let news = self.proof.notified();
             if let Some(connection) = self.heard_since(need, then) {
                 return Ok(connection);
             }
             if !self.proving.get() {
-                let failure = self.failure(Reason::Timeout);
-                return Err(Unconnected { failure, retry_at: Instant::now() + PAUSE });
+                if self.proof_began.get().is_some_and(|at| at >= asked) {
+                    let failure = self.failure(Reason::Timeout);
+                    return Err(Unconnected { failure, retry_at: Instant::now() + PAUSE });
+                }
+                self.proving.set(true);
+                self.proof_began.set(Some(Instant::now()));
+                tokio::task::spawn_local(prove(Rc::clone(self)));
             }
             news.await;
         }
@@ -55,14 +58,11 @@ impl Pool {
 /// Asks all connections, and new ones one after the other, until one answers.
 async fn prove(pool: Rc<Pool>) {
     let end = Instant::now() + PATIENCE;
-    let mut signs: Signs =
-        pool.owing_nothing().into_iter().map(|connection| sign(async { Some(connection) })).collect();
+    let asked = pool.silent_less_than(STAGGER).into_iter();
+    let mut signs: Signs = asked.map(|connection| sign(async { Some(connection) })).collect();
     for connects in 0.. {
-        let pause = match connects {
-            0 if signs.is_empty() => Duration::ZERO,
-            MAX_CONNECTS => end.saturating_duration_since(Instant::now()),
-            _ => STAGGER,
-        };
+        let pause =
+            if connects < MAX_CONNECTS { STAGGER } else { end.saturating_duration_since(Instant::now()) };
         if any(&mut signs, pause).await || connects == MAX_CONNECTS {
             break;
         }
@@ -90,15 +90,15 @@ pub(super) async fn is_alive(connection: &Connection) -> bool {
     connection.exchange(&PROBE, &PROBE[HEADER..]).await.is_ok()
 }
 
-/// Whether any of `signs` shows within `patience`.
+/// Whether any of `signs` shows within `patience`; ends sooner when there is none left.
 async fn any(signs: &mut Signs, patience: Duration) -> bool {
     let one = async {
         while let Some(alive) = signs.next().await {
             if alive {
-                return;
+                return true;
             }
         }
-        pending().await
+        false
     };
-    timeout(patience, one).await.is_ok()
+    timeout(patience, one).await == Ok(true)
 }
