@@ -167,7 +167,7 @@ fn assert_rcode(reply: Result<Vec<u8>, ForwardError>, rcode: u8) {
 fn answers_overtake_each_other_on_one_connection() {
     run(async {
         let server = Upstream::start(|asked| {
-            let wait = if asked.name.starts_with("slow") { 150 } else { 0 };
+            let wait = if asked.name.starts_with("slow") { 80 } else { 0 };
             let wait = Step::Wait(Duration::from_millis(wait));
             vec![wait, Step::Send(asked.answer())]
         })
@@ -184,11 +184,11 @@ fn answers_overtake_each_other_on_one_connection() {
         // More slow ones than there are connections, so that the fast one follows some of them.
         let slow = join_all((0..8).map(|_| finished("slow")));
         let fast = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
             finished("fast").await
         };
         let (slow, fast) = tokio::join!(slow, fast);
-        assert!(slow.iter().all(|slow| fast + Duration::from_millis(30) < *slow));
+        assert!(slow.iter().all(|slow| fast + Duration::from_millis(20) < *slow));
         assert!(server.connections() <= 4);
         assert_eq!(server.asked().len(), 10);
     });
@@ -201,6 +201,9 @@ fn slow_names_do_not_wait_for_each_other() {
     run(async {
         let free_at = std::cell::RefCell::new(std::collections::HashMap::new());
         let server = Upstream::start(move |asked| {
+            if asked.name == "." {
+                return answer(asked);
+            }
             let now = Instant::now();
             let mut free_at = free_at.borrow_mut();
             let free = free_at.entry(asked.connection).or_insert(now);

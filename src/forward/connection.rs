@@ -229,9 +229,10 @@ impl Connection {
         self.state.borrow().heard.is_some_and(|heard| now - heard <= span)
     }
 
-    /// Whether the peer is known to have been there at `then` or later.
-    pub(super) fn alive_since(&self, then: Instant) -> bool {
-        self.opened >= then || self.state.borrow().heard.is_some_and(|at| at >= then)
+    /// Whether the peer has answered anything at `then` or later. That it took a connection proves
+    /// little: its kernel did.
+    pub(super) fn was_heard_since(&self, then: Instant) -> bool {
+        self.state.borrow().heard.is_some_and(|at| at >= then)
     }
 
     fn broken(&self) -> Broken {

@@ -26,7 +26,7 @@ use super::upstream::{Attempt, Tally, Upstream};
 
 /// A query ends within this, with an answer or an error: CoreDNS takes 5 s, which is when stub
 /// resolvers stop listening.
-pub const DEADLINE: Duration = Duration::from_secs(4);
+pub const DEADLINE: Duration = Duration::from_millis(3900);
 /// An upstream that cannot be connected to is tried again, after a pause, for this long: the next
 /// connection to a Service may reach a backend that is alive.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -229,7 +229,10 @@ impl<'a> Exchange<'a> {
         progress.asked_at = Some(now);
         progress.running += 1;
         self.last_asked = index;
-        let to = self.entrants[index].upstream.address();
+        let Entrant { upstream, tally } = &self.entrants[index];
+        let claimed = tally.claim();
+        debug_assert!(claimed, "only those with room are chosen");
+        let to = upstream.address();
         if hedging {
             self.directive.metrics.hedged(to);
         } else if self.last_failure.is_some() || self.last_reply.is_some() {

@@ -5,9 +5,14 @@ use std::time::Duration;
 
 /// No second attempt starts sooner: a cluster's DNS answers in well under a millisecond, so whoever
 /// is silent for this long is likely gone, and a pod can bear it.
-pub(super) const MIN_PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const MIN_PATIENCE: Duration = Duration::from_millis(100);
 /// A second attempt does not wait longer.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
+
+/// An estimate is old when nothing was answered for this long.
+const OLD: Duration = Duration::from_secs(5);
+/// With an old estimate, a second attempt does not wait longer: connections may have died meanwhile.
+const OLD_PATIENCE: Duration = Duration::from_millis(150);
 
 /// A running estimate of the 95th percentile of one upstream's answer times.
 ///
@@ -40,9 +45,11 @@ impl Latency {
     }
 
     /// How long to wait for an answer before a second attempt starts: twice the 95th percentile,
-    /// so that an upstream in its usual shape is hardly ever asked twice.
-    pub(super) fn patience(&self) -> Duration {
-        Duration::from_micros(2 * self.p95.get()).clamp(MIN_PATIENCE, MAX_PATIENCE)
+    /// so that an upstream in its usual shape is hardly ever asked twice. `idle` is how long nothing
+    /// was answered.
+    pub(super) fn patience(&self, idle: Duration) -> Duration {
+        let most = if idle < OLD { MAX_PATIENCE } else { OLD_PATIENCE };
+        Duration::from_micros(2 * self.p95.get()).clamp(MIN_PATIENCE, most)
     }
 }
 
@@ -67,10 +74,11 @@ mod tests {
         for _ in 0..5000 {
             latency.observe(Duration::from_micros(300));
         }
-        assert_eq!(latency.patience(), MIN_PATIENCE);
+        assert_eq!(latency.patience(Duration::ZERO), MIN_PATIENCE);
         for _ in 0..5000 {
             latency.observe(Duration::from_secs(3));
         }
-        assert_eq!(latency.patience(), MAX_PATIENCE);
+        assert_eq!(latency.patience(Duration::ZERO), MAX_PATIENCE);
+        assert_eq!(latency.patience(OLD), OLD_PATIENCE);
     }
 }

@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::connection::{Connection, Remote};
 use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
+use super::proof;
 
 /// Connections in ordinary use.
 const MAX_CONNECTIONS: usize = 4;
@@ -33,6 +34,9 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_millis(60);
 /// A connection that owes an answer and is silent for this long is given up.
 const MAX_SILENCE: Duration = Duration::from_secs(2);
+
+/// A new connection that shows no sign of life in this time comes in for want of a better one only.
+const TRY_OUT: Duration = Duration::from_millis(100);
 
 const MIN_CONNECT: Duration = Duration::from_millis(300);
 const MAX_CONNECT: Duration = Duration::from_secs(1);
@@ -56,7 +60,7 @@ pub(super) struct Unconnected {
     pub(super) retry_at: Instant,
 }
 
-type Outcome = Result<Rc<Connection>, Unconnected>;
+pub(super) type Outcome = Result<Rc<Connection>, Unconnected>;
 
 /// See the [module](self).
 pub(super) struct Pool {
@@ -71,6 +75,10 @@ pub(super) struct Pool {
     /// Who waits for it.
     waiters: RefCell<VecDeque<oneshot::Sender<Outcome>>>,
     pace: Pace,
+    /// Whether connections are being asked for a sign of life, when that began, and news of it.
+    pub(super) proving: Cell<bool>,
+    pub(super) proof_began: Cell<Option<Instant>>,
+    pub(super) proof: Notify,
 }
 
 impl Pool {
@@ -84,6 +92,9 @@ impl Pool {
             connecting: Cell::new(false),
             waiters: RefCell::default(),
             pace: Pace::new(),
+            proving: Cell::new(false),
+            proof_began: Cell::new(None),
+            proof: Notify::new(),
         })
     }
 
@@ -93,8 +104,12 @@ impl Pool {
     pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration) -> Outcome {
         let now = Instant::now();
         self.prune(now);
+        let need = self.tightened(need, now);
         let Some(best) = self.choose(need, patience, now) else {
-            return self.acquire_new(now).await;
+            return match need.alive_since {
+                Some(then) => self.acquire_proven(need, then).await,
+                None => self.acquire_new(now).await,
+            };
         };
         if best.is_aged(now) && now >= self.renewed.get() + RENEWAL && self.pace.refusal(now).is_none() {
             self.renewed.set(now);
@@ -110,6 +125,15 @@ impl Pool {
         self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
         // What was best may have become busier, or closed, in the meantime.
         Ok(self.choose(need, patience, Instant::now()).unwrap_or(best))
+    }
+
+    /// After a break, too, the other connections have to show that they live: they may end as the first
+    /// one did. A new one need not where there are no others: a server may take one query on each.
+    fn tightened(&self, need: Need, now: Instant) -> Need {
+        let broke = need.avoid.is_some() && need.alive_since.is_none();
+        let alive_since =
+            if broke && !self.connections.borrow().is_empty() { Some(now) } else { need.alive_since };
+        Need { alive_since, ..need }
     }
 
     /// Waits for a connect, starting it if need be.
@@ -152,7 +176,7 @@ impl Pool {
         let fitting = connections.iter().filter(|connection| {
             !connection.is_full()
                 && need.avoid != Some(connection.serial())
-                && need.alive_since.is_none_or(|then| connection.alive_since(then))
+                && need.alive_since.is_none_or(|then| connection.was_heard_since(then))
         });
         // Equals go to the first, so that the others get idle and expire.
         let load = |connection: &Connection| if flows(connection, now) { 0 } else { connection.load() };
@@ -161,6 +185,32 @@ impl Pool {
             .min_by_key(|(stalled, connection)| (*stalled, load(connection)))?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
+    }
+
+    /// The least loaded connection on which the peer was heard at `then` or later.
+    pub(super) fn heard_since(&self, need: Need, then: Instant) -> Option<Rc<Connection>> {
+        self.choose(Need { alive_since: Some(then), ..need }, Duration::MAX, Instant::now())
+    }
+
+    /// Connections whose peer has not owed an answer for as long as `span`.
+    pub(super) fn silent_less_than(&self, span: Duration) -> Vec<Rc<Connection>> {
+        let (now, connections) = (Instant::now(), self.connections.borrow());
+        let promising = |connection: &&Rc<Connection>| {
+            connection.is_open() && !connection.is_full() && connection.silence(now) < span
+        };
+        connections.iter().filter(promising).cloned().collect()
+    }
+
+    /// One more connection, whoever else is connecting.
+    pub(super) async fn connect_beside(&self) -> Option<Rc<Connection>> {
+        if self.connections.borrow().len() >= MAX_TOTAL {
+            return None;
+        }
+        self.remote.metrics.connection_opened(self.remote.to, self.remote.protocol);
+        let stream = (self.dial)(self.pace.patience()).await.ok()?;
+        let connection = self.open(stream);
+        self.connections.borrow_mut().push(Rc::clone(&connection));
+        Some(connection)
     }
 
     /// Whether one more connection may be opened although there is one to use.
@@ -184,22 +234,60 @@ impl Pool {
     }
 
     fn connected(self: &Rc<Pool>, outcome: Result<Box<dyn Stream>, Failure>, started: Instant) {
-        self.connecting.set(false);
         match outcome {
             Ok(stream) => {
                 self.pace.succeeded(started.elapsed());
-                self.succeed(Instant::now());
-                let connection = self.add(stream);
-                self.hand_out(&connection);
-            }
-            Err(failure) => {
-                let unconnected = self.pace.failed(failure, Instant::now());
-                for waiter in self.waiters.take() {
-                    // A waiter that is gone has been cancelled.
-                    let _ = waiter.send(Err(unconnected.clone()));
+                let connection = self.open(stream);
+                if self.connections.borrow().is_empty() {
+                    // Who is first learns by itself what the peer is worth; and a server that takes one
+                    // query per connection takes ours.
+                    self.admit(&connection);
+                } else {
+                    self.try_out(connection);
                 }
             }
+            Err(failure) => self.turned_away(failure),
         }
+    }
+
+    fn turned_away(&self, failure: Failure) {
+        self.connecting.set(false);
+        let unconnected = self.pace.failed(failure, Instant::now());
+        for waiter in self.waiters.take() {
+            // A waiter that is gone has been cancelled.
+            let _ = waiter.send(Err(unconnected.clone()));
+        }
+    }
+
+    /// Admits a connection once it shows a sign of life: no query is spent on a backend that is dead as
+    /// long as there are others. One that is merely slow to answer comes in, too, if queries wait for
+    /// it; what it owes keeps it behind the others.
+    fn try_out(self: &Rc<Pool>, connection: Rc<Connection>) {
+        let wanted = !self.waiters.borrow().is_empty();
+        let pool = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            let alive = timeout(TRY_OUT, proof::is_alive(&connection)).await;
+            let Some(pool) = pool.upgrade() else { return connection.retire() };
+            match alive {
+                Ok(true) => pool.admit(&connection),
+                Err(_) if wanted => {
+                    pool.connecting.set(false);
+                    pool.connections.borrow_mut().push(Rc::clone(&connection));
+                    pool.hand_out(&connection);
+                }
+                Ok(false) | Err(_) => {
+                    connection.retire();
+                    pool.turned_away(pool.failure(Reason::Closed));
+                }
+            }
+        });
+    }
+
+    fn admit(self: &Rc<Pool>, connection: &Rc<Connection>) {
+        self.connecting.set(false);
+        self.succeed(Instant::now());
+        self.connections.borrow_mut().push(Rc::clone(connection));
+        self.hand_out(connection);
     }
 
     /// Gives a new connection to the first who waits. The others get one each, too, as far as there may
@@ -225,16 +313,14 @@ impl Pool {
         }
     }
 
-    fn add(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
+    fn open(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
         let serial = self.serial.get();
         self.serial.set(serial + 1);
         let max_age = self.remote.random.jitter(MAX_AGE);
-        let connection = Connection::start(stream, &self.remote, serial, max_age);
-        self.connections.borrow_mut().push(Rc::clone(&connection));
-        connection
+        Connection::start(stream, &self.remote, serial, max_age)
     }
 
-    fn failure(&self, reason: Reason) -> Failure {
+    pub(super) fn failure(&self, reason: Reason) -> Failure {
         let Remote { to, protocol, .. } = *self.remote;
         Failure { operation: Operation::Dial, protocol, to, reason }
     }

@@ -13,6 +13,7 @@ use super::config::{Config, HealthCheck, Target, Transport};
 use super::connection::{Connection, Remote};
 use super::datagram::Datagrams;
 use super::dial::{Dial, dialer};
+use super::edns::EdnsMemory;
 use super::error::{Error, Failure, Operation, Reason};
 use super::health::{Health, HealthState};
 use super::latency::Latency;
@@ -39,6 +40,7 @@ pub(super) struct Upstream {
     pool: Rc<Pool>,
     datagrams: Datagrams,
     latency: Latency,
+    edns: EdnsMemory,
     health: HealthState,
     /// When anything was last answered.
     answered: Cell<Option<Instant>>,
@@ -71,8 +73,8 @@ pub(super) struct Tally {
     sent: Cell<u8>,
     /// Attempts that wait for a connection.
     dialling: Cell<u8>,
-    /// The connection used last, and when.
-    last: Cell<Option<(u64, Instant)>>,
+    /// The connection used last, and when; no time if it broke, and so is not silent.
+    last: Cell<Option<(u64, Option<Instant>)>>,
 }
 
 impl Tally {
@@ -96,19 +98,23 @@ impl Tally {
         self.sent.set(MAX_ATTEMPTS);
     }
 
-    fn claim(&self) {
-        self.sent.set(self.sent.get() + 1);
+    /// Counts one more message if there is room. It has to come before anything that may wait: two
+    /// attempts must not take the same place.
+    pub(super) fn claim(&self) -> bool {
+        let room = self.has_room();
+        self.sent.set(self.sent.get() + u8::from(room));
+        room
     }
 
     fn hand_back(&self) {
         self.sent.set(self.sent.get() - 1);
     }
 
-    /// The second message wants another connection than the first, and one that is alive.
+    /// The second message wants another connection than the first, and one that is alive if that was silent.
     fn need(&self) -> Need {
         match self.last.get() {
             None => Need::default(),
-            Some((serial, at)) => Need { alive_since: Some(at), avoid: Some(serial) },
+            Some((serial, at)) => Need { alive_since: at, avoid: Some(serial) },
         }
     }
 }
@@ -149,6 +155,7 @@ impl Upstream {
             pool,
             datagrams: Datagrams::new(to, Rc::clone(random)),
             latency: Latency::new(),
+            edns: EdnsMemory::default(),
             health: HealthState::new(config.max_fails),
             answered: Cell::new(None),
             last_probe: Cell::new(None),
@@ -174,7 +181,7 @@ impl Upstream {
 
     /// How long to wait for it before asking someone else too.
     pub(super) fn patience(&self) -> Duration {
-        self.latency.patience()
+        self.latency.patience(self.answered.get().map_or(Duration::ZERO, |at| at.elapsed()))
     }
 
     /// Whether it has answered nothing since `then`.
@@ -183,7 +190,7 @@ impl Upstream {
     }
 
     /// One attempt at an answer: at most [`MAX_ATTEMPTS`] messages together with what `tally`
-    /// counts already. A connection that had answered before and broke is replaced at once; a
+    /// counts already, the first one of this attempt included. A connection that had answered before and broke is replaced at once; a
     /// truncated datagram is followed up over TCP; a server that rejects EDNS is asked without.
     ///
     /// Waits without end for a silent server: the caller holds the clock.
@@ -202,17 +209,23 @@ impl Upstream {
             }
         };
         let started = Instant::now();
-        let mut reply = send(query.message()).await?;
-        if query.edns_is_rejected_by(&reply)
-            && tally.has_room()
-            && let Ok(plain) = send(&query.without_opt()).await
+        let plain = self.edns.avoids(started).then(|| query.without_opt());
+        let message = plain.as_deref().unwrap_or(query.message());
+        let mut reply = send(message).await?;
+        if plain.is_none()
+            && query.edns_is_rejected_by(&reply)
+            && tally.claim()
+            && let Ok(answer) = send(&query.without_opt()).await
         {
-            reply = plain;
+            if !query.edns_is_rejected_by(&answer) {
+                self.edns.rejected(Instant::now());
+            }
+            reply = answer;
         }
         if datagram
             && message::is_truncated(&reply)
-            && tally.has_room()
-            && let Ok(Ok(full)) = timeout(MAX_FOLLOW_UP, self.by_stream(query.message(), query, tally)).await
+            && tally.claim()
+            && let Ok(Ok(full)) = timeout(MAX_FOLLOW_UP, self.by_stream(message, query, tally)).await
         {
             reply = full;
         }
@@ -226,7 +239,6 @@ impl Upstream {
         query: &Query<'_>,
         tally: &Tally,
     ) -> Result<Vec<u8>, Attempt> {
-        tally.claim();
         tally.last.set(None);
         self.remote.metrics.connection_opened(self.remote.to, Protocol::Udp);
         let reply = self.datagrams.exchange(message, |reply| query.is_answered_by(reply));
@@ -236,26 +248,29 @@ impl Upstream {
     async fn by_stream(&self, message: &[u8], query: &Query<'_>, tally: &Tally) -> Result<Vec<u8>, Attempt> {
         loop {
             let connection = self.connection(tally).await?;
-            tally.last.set(Some((connection.serial(), Instant::now())));
+            let serial = connection.serial();
+            tally.last.set(Some((serial, Some(Instant::now()))));
             let reason = match connection.exchange(message, query.question()).await {
                 Ok(reply) => {
                     // It may carry the follow-up too.
                     tally.last.set(None);
                     return Ok(reply);
                 }
-                Err(broken) if broken.reused && tally.has_room() => {
-                    self.remote.metrics.retried(self.remote.to);
-                    continue;
+                Err(broken) => {
+                    tally.last.set(Some((serial, None)));
+                    if broken.reused && tally.claim() {
+                        self.remote.metrics.retried(self.remote.to);
+                        continue;
+                    }
+                    broken.reason
                 }
-                Err(broken) => broken.reason,
             };
             return Err(Attempt::Failed(self.failure(reason)));
         }
     }
 
-    /// A connection for one message, which `tally` then counts.
+    /// A connection for one message, which `tally` counts unless there is none.
     async fn connection(&self, tally: &Tally) -> Result<Rc<Connection>, Attempt> {
-        tally.claim();
         tally.dialling.set(tally.dialling.get() + 1);
         let acquired = self.pool.acquire(tally.need(), self.patience()).await;
         tally.dialling.set(tally.dialling.get() - 1);

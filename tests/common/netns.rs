@@ -4,6 +4,8 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -19,6 +21,42 @@ pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// A network namespace with `lo` up, and a thread in it that does what it is told.
+pub struct Namespace {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Namespace {
+    pub fn start() -> Namespace {
+        let (jobs, waiting) = channel::<Job>();
+        let thread = std::thread::spawn(|| {
+            unshare_network();
+            run("ip link set lo up");
+            waiting.into_iter().for_each(|job| job());
+        });
+        Namespace { jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    /// Runs `job` in the namespace. Threads and programs that it starts are in there too.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (result, outcome) = channel();
+        let job = move || drop(result.send(job()));
+        self.jobs.as_ref().unwrap().send(Box::new(job)).expect("a thread in the namespace");
+        outcome.recv().expect("the job ends without a panic")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // Whoever waited for its job has seen the panic.
+        let _ = self.thread.take().unwrap().join();
+    }
 }
 
 #[allow(unsafe_code)]

@@ -21,6 +21,8 @@ use tokio_rustls::TlsAcceptor;
 pub struct Asked {
     /// Whether it came in a datagram.
     pub udp: bool,
+    /// Who asks.
+    pub peer: SocketAddr,
     /// The whole message.
     pub message: Vec<u8>,
     /// Its name, as text.
@@ -166,7 +168,7 @@ async fn receive(socket: UdpSocket, shared: Rc<Shared>) {
         let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
             return;
         };
-        let steps = shared.ask(true, &buffer[..length], 0, turn);
+        let steps = shared.ask((true, peer), &buffer[..length], 0, turn);
         let socket = Rc::clone(&socket);
         spawn_local(async move {
             for step in steps {
@@ -184,7 +186,7 @@ async fn receive(socket: UdpSocket, shared: Rc<Shared>) {
 
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Rc<Shared>) {
     loop {
-        let (stream, _) = listener.accept().await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
         let number = shared.connections.get();
         shared.connections.set(number + 1);
@@ -192,10 +194,10 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Rc<Shar
         spawn_local(async move {
             let socket = SockRef::from(&stream).try_clone().unwrap();
             match tls {
-                None => serve(stream, number, &shared, socket).await,
+                None => serve(stream, (number, peer), &shared, socket).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        serve(stream, number, &shared, socket).await;
+                        serve(stream, (number, peer), &shared, socket).await;
                     }
                 }
             }
@@ -203,7 +205,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Rc<Shar
     }
 }
 
-async fn serve<S>(stream: S, number: usize, shared: &Shared, socket: socket2::Socket)
+async fn serve<S>(stream: S, (number, peer): (usize, SocketAddr), shared: &Shared, socket: socket2::Socket)
 where
     S: AsyncRead + AsyncWrite + 'static,
 {
@@ -219,7 +221,7 @@ where
             () = shared.stopped.notified() => break,
         };
         let Ok(message) = message else { break };
-        let steps = shared.ask(false, &message, number, turn);
+        let steps = shared.ask((false, peer), &message, number, turn);
         let (writer, closing) = (Rc::clone(&writer), Rc::clone(&closing));
         let socket = Rc::clone(&socket);
         running.push(spawn_local(async move {
@@ -256,8 +258,14 @@ async fn frame(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
 }
 
 impl Shared {
-    fn ask(&self, udp: bool, message: &[u8], connection: usize, turn: usize) -> Vec<Step> {
-        let asked = Asked { udp, message: message.to_vec(), name: name(message), connection, turn };
+    fn ask(
+        &self,
+        (udp, peer): (bool, SocketAddr),
+        message: &[u8],
+        connection: usize,
+        turn: usize,
+    ) -> Vec<Step> {
+        let asked = Asked { udp, peer, message: message.to_vec(), name: name(message), connection, turn };
         self.asked.borrow_mut().push(asked.clone());
         (self.script)(&asked)
     }

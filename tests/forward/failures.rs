@@ -28,6 +28,31 @@ fn a_reused_connection_that_breaks_is_replaced_unseen() {
     }
 }
 
+/// Behind a Service's address, each connection may lead to another backend.
+#[test]
+fn a_broken_backend_is_left_for_a_connection_that_works() {
+    for then in [Step::Close, Step::Reset] {
+        run(async {
+            let server = Upstream::start(move |asked| match (asked.connection, asked.name.as_str()) {
+                (0, "slow.") => vec![Step::Wait(Duration::from_millis(60)), Step::Send(asked.answer())],
+                // It looks well when it is tried out.
+                (0, _) | (_, ".") => answer(asked),
+                _ => vec![then.clone()],
+            })
+            .await;
+            let client = Client::new(&[force_tcp(&[&server])]);
+            assert_answered(client.tcp("first").await);
+            // The second connection comes about because the first one is busy, and not with a stream of
+            // answers.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let (slow, fast) = tokio::join!(client.tcp("slow"), client.tcp("fast"));
+            assert_answered(slow);
+            assert_answered(fast);
+            assert_eq!(server.asked().len(), 4);
+        });
+    }
+}
+
 #[test]
 fn a_connection_closed_while_idle_costs_no_retry() {
     run(async {
@@ -54,12 +79,36 @@ fn a_connection_that_died_silently_is_hedged_with_a_fresh_one() {
         let started = Instant::now();
         assert_answered(client.tcp("second").await);
         let elapsed = started.elapsed();
-        assert!((150..1000).contains(&elapsed.as_millis()), "{elapsed:?}");
+        assert!((80..1000).contains(&elapsed.as_millis()), "{elapsed:?}");
         assert_eq!((server.asked().len(), client.counts.hedged.get()), (3, 1));
         // The next one avoids the silent connection from the start.
         let started = Instant::now();
         assert_answered(client.tcp("third").await);
         assert!(started.elapsed() < Duration::from_millis(150));
+    });
+}
+
+/// A backend that takes connections and says nothing: a new connection may lead to it just as well, so
+/// the second message waits for one that shows a sign of life.
+#[test]
+fn a_dead_backend_gets_one_message_and_no_more() {
+    run(async {
+        let dead = Rc::new(Cell::new(false));
+        let dies = Rc::clone(&dead);
+        let server = Upstream::start(move |asked| match dies.get() && asked.connection != 3 {
+            true => Vec::new(),
+            false => answer(asked),
+        })
+        .await;
+        let client = Client::new(&[force_tcp(&[&server])]);
+        assert_answered(client.tcp("first").await);
+        dead.set(true);
+        // The connection that is there is dead, and so are the next two.
+        let started = Instant::now();
+        assert_answered(client.tcp("second").await);
+        let elapsed = started.elapsed();
+        assert!(elapsed < Duration::from_millis(700), "{elapsed:?}");
+        assert_eq!((server.asked().len(), server.connections()), (3, 4));
     });
 }
 
@@ -268,7 +317,8 @@ fn a_broken_stream_costs_two_attempts_at_most() {
             let started = Instant::now();
             client.tcp("a").await.unwrap_err();
             assert!(started.elapsed() < Duration::from_millis(4500), "{what}");
-            assert_eq!(server.asked().len(), 2, "{what}");
+            // What is merely silent gets no second message without a sign of life.
+            assert!((1..=2).contains(&server.asked().len()), "{what}");
         };
         join_all(broken_streams().into_iter().map(|(what, script)| one(what, script))).await;
     });
@@ -323,7 +373,7 @@ fn an_answer_to_another_question_costs_its_neighbours_nothing() {
             assert_answered(reply);
         }
         assert!(client.counts.unrelated.get() >= 1);
-        assert_eq!((client.counts.retried.get(), server.probes()), (0, 0));
+        assert_eq!(client.counts.retried.get(), 0);
     });
 }
 
@@ -341,9 +391,16 @@ fn hedges_keep_to_their_budget_while_the_upstream_answers_others() {
         let (one, two) = (upstream().await, upstream().await);
         let client = Client::new(&[force_tcp(&[&one, &two])]);
         let names: Vec<String> = (0..SLOW).map(|n| format!("slow{n}")).collect();
-        let slow = join_all(names.iter().map(|name| client.tcp(name)));
+        // In waves, so that the fast ones have their turn before the slow ones are hedged.
+        let slow = join_all(names.iter().zip(0..).map(|(name, number): (_, u64)| {
+            let client = &client;
+            async move {
+                tokio::time::sleep(Duration::from_millis(number / 50 * 25)).await;
+                client.tcp(name).await
+            }
+        }));
         let fast = async {
-            for _ in 0..100 {
+            for _ in 0..200 {
                 assert_answered(client.tcp("fast").await);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

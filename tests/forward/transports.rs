@@ -85,7 +85,8 @@ fn a_server_without_edns_is_asked_without() {
         for by in [ClientTransport::Udp, ClientTransport::Tcp] {
             assert_answered(client.send(&query_edns(4711, "a"), by).await);
         }
-        assert_eq!((server.asked().len(), server.connections()), (4, 1));
+        // The first query needs a second message, and then it is known.
+        assert_eq!((server.asked().len(), server.connections()), (3, 1));
     });
 }
 

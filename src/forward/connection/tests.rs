@@ -203,7 +203,7 @@ fn silence_is_measured_from_the_first_unanswered_query() {
             write(&mut far, &first).await;
             sleep(Duration::from_millis(50)).await;
             assert_eq!(silence(), 50, "heard, but one is still owed");
-            assert!(connection.alive_since(asked));
+            assert!(connection.was_heard_since(asked));
             write(&mut far, &second).await;
         });
         assert_eq!(silence(), 0);

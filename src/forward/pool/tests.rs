@@ -87,6 +87,8 @@ async fn meet(mut far: DuplexStream, peer: Peer) {
     while let Ok(length @ 1..) = far.read(&mut buffer).await {
         if let Peer::Echo = peer {
             sleep(Duration::from_millis(1)).await;
+            // A query becomes its own answer.
+            buffer[4] |= 0x80;
             let _ = far.write_all(&buffer[..length]).await;
         }
     }
@@ -168,21 +170,45 @@ fn a_silent_connection_is_avoided_and_then_given_up() {
 }
 
 #[test]
-fn a_need_for_life_is_met_by_a_connection_heard_or_opened_since() {
+fn a_need_for_life_is_met_by_a_connection_that_answers() {
     run(async {
         let bed = Bed::new(&[Peer::Echo]);
         bed.exchange().await;
         sleep(Duration::from_secs(1)).await;
-        let then = Instant::now();
-        let need = Need { alive_since: Some(then), avoid: None };
-        sleep(Duration::from_millis(1)).await;
-        let fresh = bed.pool.acquire(need, PATIENCE).await.unwrap();
-        assert_eq!((fresh.serial(), bed.dials()), (1, 2));
-        let other = Need { avoid: Some(1), ..need };
-        assert_eq!(bed.pool.acquire(other, PATIENCE).await.unwrap().serial(), 2);
-        assert_eq!(bed.exchange().await, 0);
-        let heard = bed.pool.acquire(need, PATIENCE).await.unwrap();
-        assert_eq!(heard.serial(), 0, "it answered since");
+        let need = Need { alive_since: Some(Instant::now()), avoid: None };
+        let asked = bed.pool.acquire(need, PATIENCE).await.unwrap();
+        assert_eq!((asked.serial(), bed.dials()), (0, 1));
+        assert!(asked.was_heard_since(need.alive_since.unwrap()));
+    });
+}
+
+#[test]
+fn a_need_for_life_is_not_met_by_a_connection_that_is_merely_new() {
+    run(async {
+        let bed = Bed::new(&[Peer::Silent, Peer::Unreachable, Peer::Silent, Peer::Echo]);
+        let silent = bed.acquire().await.unwrap();
+        let started = Instant::now();
+        assert!(timeout(PATIENCE, silent.exchange(&[0; 12], &[])).await.is_err());
+        let need = Need { alive_since: Some(started), avoid: Some(silent.serial()) };
+        let asked = bed.pool.acquire(need, PATIENCE).await.unwrap();
+        assert_eq!((asked.serial(), bed.dials()), (2, 4), "the one that never opened has no number");
+        assert!(started.elapsed() < PATIENCE + Duration::from_millis(100), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn where_nobody_lives_the_search_ends() {
+    run(async {
+        let bed = Bed::new(&[Peer::Silent]);
+        let silent = bed.acquire().await.unwrap();
+        let started = Instant::now();
+        let need = Need { alive_since: Some(started), avoid: Some(silent.serial()) };
+        let waiting = (0..50).map(|_| bed.pool.acquire(need, PATIENCE));
+        for outcome in join_all(waiting).await {
+            assert!(outcome.err().unwrap().retry_at > Instant::now());
+        }
+        assert!(started.elapsed() < Duration::from_secs(1));
+        assert_eq!(bed.dials(), 5, "one search for all who wait");
     });
 }
 
@@ -270,6 +296,7 @@ fn pool_of(service: &Rc<Service>) -> Rc<Pool> {
                 let mut buffer = [0; 4096];
                 while let Ok(length @ 1..) = far.read(&mut buffer).await {
                     service.queries.borrow_mut()[backend] += u32::try_from(length / 14).unwrap();
+                    buffer[4] |= 0x80;
                     let _ = far.write_all(&buffer[..length]).await;
                 }
             });
