@@ -9,6 +9,7 @@
 
 #![allow(unsafe_code)]
 
+mod many;
 mod outbox;
 mod packet_info;
 mod wake;
@@ -16,7 +17,6 @@ mod wake;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
-use std::os::fd::AsRawFd;
 
 use crate::wire::REPLY_ROOM;
 use packet_info::{Control, clear_interface, destination, report_destination};
@@ -105,9 +105,8 @@ impl Batch {
         // touched otherwise until the call returns.
         let received = unsafe {
             let headers = (&raw mut (*self.arena).headers).cast();
-            libc::recvmmsg(socket.as_raw_fd(), headers, SLOTS as libc::c_uint, flags, std::ptr::null_mut())
-        };
-        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+            many::receive(socket, headers, SLOTS, flags)
+        }?;
         self.dirty = received;
         Ok(received)
     }
@@ -179,31 +178,17 @@ impl Batch {
     }
 
     /// Sends the replies and returns how many of them the kernel refused.
-    ///
-    /// One that it refuses (the client's address is unreachable, a filter forbids it) does not keep
-    /// the others back.
     pub fn send(&mut self, socket: &UdpSocket) -> usize {
         let count = self.outgoing.len();
         if count == 0 {
             return 0;
         }
         self.prepare_send();
-        let (mut sent, mut refused) = (0, 0);
-        while sent < count {
-            // SAFETY: headers[..count] were filled by prepare_send with pointers into the arena.
-            let done = unsafe {
-                let headers = (&raw mut (*self.arena).headers).cast::<libc::mmsghdr>().add(sent);
-                libc::sendmmsg(socket.as_raw_fd(), headers, (count - sent) as libc::c_uint, 0)
-            };
-            match usize::try_from(done) {
-                Ok(done) => sent += done,
-                Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    sent += 1;
-                    refused += 1;
-                }
-            }
-        }
+        // SAFETY: headers[..count] were filled by prepare_send with pointers into the arena.
+        let refused = unsafe {
+            let headers = (&raw mut (*self.arena).headers).cast();
+            many::send(socket, headers, count, 0)
+        };
         self.outgoing.clear();
         self.replies_end = 0;
         refused

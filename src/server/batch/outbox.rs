@@ -2,16 +2,14 @@
 
 #![allow(unsafe_code)]
 
-use std::io;
 use std::mem;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use socket2::SockAddr;
 
 use super::packet_info::{Control, set_source};
-use super::{Origin, SLOTS};
+use super::{Origin, SLOTS, many};
 
 /// Datagrams that wait to be sent.
 #[derive(Default)]
@@ -109,24 +107,10 @@ impl Calls {
             self.headers.push(header);
         }
         let Some(first) = datagrams.first() else { return 0 };
-        let (mut sent, mut refused) = (0, 0);
-        while sent < self.headers.len() {
-            let rest = &mut self.headers[sent..];
-            // SAFETY: each header points to octets, an address and control messages that outlive the
-            // call and that the kernel only reads; it writes nothing but the headers' lengths.
-            let done = unsafe {
-                let count = rest.len() as libc::c_uint;
-                libc::sendmmsg(first.socket.as_raw_fd(), rest.as_mut_ptr(), count, libc::MSG_DONTWAIT)
-            };
-            match usize::try_from(done) {
-                Ok(done) => sent += done,
-                Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    sent += 1;
-                    refused += 1;
-                }
-            }
+        // SAFETY: each header points to octets, an address and control messages that outlive the call and
+        // that the kernel only reads; it writes nothing but the headers' lengths.
+        unsafe {
+            many::send(&first.socket, self.headers.as_mut_ptr(), self.headers.len(), libc::MSG_DONTWAIT)
         }
-        refused
     }
 }

@@ -29,6 +29,6 @@ impl Wake {
     pub fn interrupt<T>(&self, thread: &std::thread::JoinHandle<T>) {
         use std::os::unix::thread::JoinHandleExt;
         // SAFETY: a JoinHandle that was not joined keeps its pthread_t valid.
-        unsafe { libc::pthread_kill(thread.as_pthread_t(), self.0) };
+        unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, self.0) };
     }
 }
