@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
@@ -23,7 +23,7 @@ static DROPPED: OnceLock<Arc<Counter>> = OnceLock::new();
 
 /// The running log. Dropping it writes out what waits.
 pub struct Log {
-    queue: SyncSender<Message>,
+    lines: Sender<Message>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -34,15 +34,19 @@ enum Message {
 
 /// Sends the log of this process to standard output. To be called once.
 pub fn start() -> io::Result<Log> {
-    let (queue, lines) = sync_channel(QUEUE);
-    let thread =
-        thread::Builder::new().name("log".into()).stack_size(64 * 1024).spawn(move || write(&lines))?;
-    let layer =
-        tracing_subscriber::fmt::layer().event_format(CorednsFormat).with_writer(Queue(queue.clone()));
+    // A channel without a bound of its own: one with a bound holds the memory of all its places.
+    let (lines, written) = channel();
+    let queue = Queue { lines: lines.clone(), waiting: Arc::default() };
+    let waiting = queue.waiting.clone();
+    let thread = thread::Builder::new()
+        .name("log".into())
+        .stack_size(64 * 1024)
+        .spawn(move || write(&written, &waiting))?;
+    let layer = tracing_subscriber::fmt::layer().event_format(CorednsFormat).with_writer(queue);
     let filter = tracing_subscriber::filter::filter_fn(is_shown);
     // The only error is that a subscriber is there already, as in a test that starts two servers.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer).with(filter));
-    Ok(Log { queue, thread: Some(thread) })
+    Ok(Log { lines, thread: Some(thread) })
 }
 
 /// Shows debug lines from now on, or not.
@@ -66,9 +70,10 @@ fn is_shown(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= most
 }
 
-fn write(lines: &Receiver<Message>) {
+fn write(lines: &Receiver<Message>, waiting: &AtomicUsize) {
     let mut out = io::stdout().lock();
     while let Ok(Message::Line(line)) = lines.recv() {
+        waiting.fetch_sub(1, Relaxed);
         // There is nobody to tell that the log is gone.
         let _ = out.write_all(&line);
     }
@@ -76,8 +81,7 @@ fn write(lines: &Receiver<Message>) {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // Blocks while the queue is full, which is what is wanted at the end.
-        if self.queue.send(Message::End).is_ok()
+        if self.lines.send(Message::End).is_ok()
             && let Some(thread) = self.thread.take()
         {
             let _ = thread.join();
@@ -110,24 +114,40 @@ where
     }
 }
 
+/// The way to the thread that writes.
 #[derive(Clone)]
-struct Queue(SyncSender<Message>);
+struct Queue {
+    lines: Sender<Message>,
+    /// Lines sent and not yet taken.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// Hands a line over; `false` when too many wait already.
+    fn push(&self, line: Vec<u8>) -> bool {
+        if self.waiting.fetch_add(1, Relaxed) < QUEUE && self.lines.send(Message::Line(line)).is_ok() {
+            return true;
+        }
+        self.waiting.fetch_sub(1, Relaxed);
+        false
+    }
+}
 
 impl<'a> MakeWriter<'a> for Queue {
-    type Writer = Line;
+    type Writer = Line<'a>;
 
-    fn make_writer(&'a self) -> Line {
-        Line { queue: self.0.clone(), octets: Vec::with_capacity(128) }
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { queue: self, octets: Vec::with_capacity(128) }
     }
 }
 
 /// One line, queued when it is complete.
-struct Line {
-    queue: SyncSender<Message>,
+struct Line<'a> {
+    queue: &'a Queue,
     octets: Vec<u8>,
 }
 
-impl Write for Line {
+impl Write for Line<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         self.octets.extend_from_slice(octets);
         Ok(octets.len())
@@ -138,13 +158,27 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Line<'_> {
     fn drop(&mut self) {
-        let line = Message::Line(std::mem::take(&mut self.octets));
-        if self.queue.try_send(line).is_err()
+        if !self.queue.push(std::mem::take(&mut self.octets))
             && let Some(dropped) = DROPPED.get()
         {
             dropped.inc();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_the_bound_is_not_kept() {
+        let (lines, written) = channel();
+        let queue = Queue { lines, waiting: Arc::default() };
+        assert!((0..QUEUE).all(|_| queue.push(Vec::new())));
+        assert!(!queue.push(Vec::new()));
+        assert_eq!(written.try_iter().count(), QUEUE);
+        assert_eq!(queue.waiting.load(Relaxed), QUEUE);
     }
 }
