@@ -77,7 +77,7 @@ impl Monitor {
 }
 
 fn drain(socket: &OwnedFd, concerns: impl Fn(&[u8]) -> bool) -> bool {
-    let mut buffer = Vec::new();
+    let mut buffer = netlink::buffer();
     let mut found = false;
     loop {
         match netlink::receive(socket, &mut buffer, RecvFlags::DONTWAIT) {

@@ -10,6 +10,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -190,7 +191,7 @@ impl Connection {
     {
         let mut found = Vec::new();
         let mut interrupted = false;
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = buffer();
         loop {
             let datagram =
                 receive(&self.fd, &mut buffer, RecvFlags::empty()).map_err(socket_error(operation))?;
@@ -231,15 +232,22 @@ pub(super) fn subscribe(protocol: Option<Protocol>, groups: u32) -> Result<Owned
     Ok(fd)
 }
 
-/// Receives one datagram.
+/// Receives one datagram into `buffer`, from [`buffer`].
 pub(super) fn receive<'a>(
     fd: &OwnedFd,
     buffer: &'a mut Vec<u8>,
     flags: RecvFlags,
 ) -> Result<&'a [u8], Errno> {
-    buffer.resize(BUFFER, 0);
-    let (_, length) = rustix::io::retry_on_intr(|| recv(fd, buffer.as_mut_slice(), flags))?;
-    Ok(&buffer[..length.min(BUFFER)])
+    rustix::io::retry_on_intr(|| {
+        buffer.clear();
+        recv(fd, spare_capacity(buffer), flags)
+    })?;
+    Ok(buffer)
+}
+
+/// Room for one datagram, of which only what one fills is ever touched.
+pub(super) fn buffer() -> Vec<u8> {
+    Vec::with_capacity(BUFFER)
 }
 
 /// The messages in one datagram. An undecodable one ends the iteration when its length is not to be
