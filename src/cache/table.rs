@@ -23,9 +23,10 @@ mod writer;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
 
 use super::eviction::{MOST_READS, Slot};
+use super::policy::Store;
 use super::region::Region;
 pub(super) use writer::Draft;
 use writer::Writer;
@@ -40,6 +41,7 @@ const WORDS: usize = BLOCK / size_of::<u64>();
 /// Octets that one entry of the configured capacity pays for: `capacity` bounds the number, `capacity`
 /// times this the memory.
 const OCTETS_PER_ENTRY: usize = 512;
+const BLOCKS_PER_ENTRY: usize = OCTETS_PER_ENTRY / BLOCK;
 /// Slots a reader looks at before it gives up: a chain that changes under it may lead anywhere.
 const LONGEST_WALK: usize = 64;
 /// Ends a chain. Links are numbers plus one, so that zeroed memory is an empty table.
@@ -73,12 +75,14 @@ const MOST_HITS: u64 = 0xff_ffff;
 /// Entries in a region.
 pub(super) struct Table {
     region: Region,
+    /// Entries at most, by store.
+    capacities: [usize; 2],
     slots: usize,
-    blocks: usize,
     /// Less one; a power of two.
     bucket_mask: usize,
     writer: Mutex<Writer>,
-    len: AtomicU64,
+    /// Entries, by store.
+    lengths: [AtomicUsize; 2],
 }
 
 /// An entry as it was when a reader found it. Nothing in it is to be believed before
@@ -98,21 +102,22 @@ pub(super) struct Found<'t> {
 }
 
 impl Table {
-    /// Room for `capacity` entries.
-    pub fn new(capacity: usize) -> io::Result<Table> {
+    /// Room for as many entries, by store.
+    pub fn new(capacities: [usize; 2]) -> io::Result<Table> {
         // Links are 32 bits wide.
-        let slots = capacity.clamp(1, u32::MAX as usize / OCTETS_PER_ENTRY);
-        let blocks = slots * OCTETS_PER_ENTRY / BLOCK;
+        let capacities = capacities.map(|capacity| capacity.clamp(1, u32::MAX as usize / OCTETS_PER_ENTRY));
+        let slots: usize = capacities.iter().sum();
+        let blocks = slots * BLOCKS_PER_ENTRY;
         let buckets = slots.next_power_of_two();
         let region = Region::new((slots + blocks) * WORDS, buckets + blocks)?;
-        let writer = Writer::new(slots, blocks);
-        let len = AtomicU64::new(0);
-        Ok(Table { region, slots, blocks, bucket_mask: buckets - 1, writer: Mutex::new(writer), len })
+        let writer = Mutex::new(Writer::new(capacities));
+        let lengths = Default::default();
+        Ok(Table { region, capacities, slots, bucket_mask: buckets - 1, writer, lengths })
     }
 
-    /// Entries.
-    pub fn len(&self) -> usize {
-        self.len.load(Relaxed) as usize
+    /// Entries of `store`.
+    pub fn len(&self, store: Store) -> usize {
+        self.lengths[store as usize].load(Relaxed)
     }
 
     /// The entry for `key`, to be copied.
@@ -206,6 +211,12 @@ impl<'t> Found<'t> {
             ttl: (blocks_ttl >> 32) as u32,
             stored: Moment(words[field::STORED].load(Relaxed)),
         }
+    }
+
+    /// Where it counts.
+    #[inline]
+    pub fn store(&self) -> Store {
+        Store::of(self.outline.kind())
     }
 
     /// Seconds left; 0 and below: expired for that long.
