@@ -32,7 +32,7 @@ pub(super) use writer::Draft;
 use writer::Writer;
 
 use crate::clock::Moment;
-use crate::wire::{HEADER, Key, Outline};
+use crate::wire::{HEADER, Key, Outline, same_octets};
 
 /// Octets of a block: a cache line.
 const BLOCK: usize = 64;
@@ -144,8 +144,8 @@ impl Table {
         if found.sequence % 2 == 1 || !self.read_blocks(found.first_block, found.outline.octets(), out) {
             return false;
         }
-        let same = question_end == HEADER + key.question().len()
-            && out.get(HEADER..).is_some_and(|kept| key.is_question(kept));
+        let same =
+            out.get(HEADER..question_end).is_some_and(|question| same_octets(question, key.question()));
         // Pairs with the fence in `rewrite`: who read a block that was overwritten sees the new sequence.
         fence(Acquire);
         let sequence = found.words[field::SEQUENCE].load(Relaxed);

@@ -120,7 +120,7 @@ impl Responder {
             Store::Success => CacheType::Success,
             Store::Denial => CacheType::Denial,
         });
-        let limit = client.limit(query, zone.block.bufsize);
+        let limit = || client.limit(query, zone.block.bufsize);
         let len = Reply::from_octets(out, query, outline, terms, limit);
         let sent = Sent { rcode: outline.rcode(), by: AnsweredBy::Cache, duration_ns: timing.hit_ns };
         count(&zone.shard, client, query, len, sent);

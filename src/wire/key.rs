@@ -90,22 +90,6 @@ impl Key {
         self.octets[question.len() - VECTOR..question.len()].copy_from_slice(&lower(last));
     }
 
-    /// Whether the first octets of `kept` are the question. By the word, for a C library's `memcmp` may
-    /// take an octet at a time (musl's does).
-    #[inline(always)]
-    pub fn is_question(&self, kept: &[u8]) -> bool {
-        let len = self.len - 1;
-        let words = len / 8;
-        let (own, kept_words) = (self.octets.as_chunks::<8>().0, kept.as_chunks::<8>().0);
-        if kept_words.len() <= words {
-            return kept.get(..len) == Some(self.question());
-        }
-        let pairs = own.iter().zip(kept_words).take(words);
-        let same = pairs.fold(true, |same, (one, other)| same & (one == other));
-        let rest = |words_of: &[[u8; 8]]| u64::from_le_bytes(words_of[words]) << (63 - len % 8 * 8) << 1;
-        same && rest(own) == rest(kept_words)
-    }
-
     /// The name, lower case, uncompressed wire octets.
     #[inline]
     pub fn name(&self) -> &[u8] {
