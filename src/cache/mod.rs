@@ -110,21 +110,21 @@ impl Cache {
             return Lookup::Miss;
         };
         let remaining = found.remaining(now);
-        if remaining <= 0 && !self.is_servable(&found, now) || !self.table.copy(&found, key, out) {
+        if remaining <= 0 && !self.is_servable(found, now) || !self.table.copy(&found, key, out) {
             return Lookup::Miss;
         }
         found.touch();
         if remaining <= 0 {
-            return self.stale(&found, now);
+            return self.stale(found, now);
         }
         let ttl = if self.config.keep_ttl { found.ttl } else { remaining as u32 };
         let prefetch = self.config.prefetch.as_ref();
-        let refresh = prefetch.is_some_and(|prefetch| wants_prefetch(prefetch, &found, now));
+        let refresh = prefetch.is_some_and(|prefetch| wants_prefetch(prefetch, found, now));
         Lookup::Fresh { outline: found.outline, ttl, store: found.store(), refresh }
     }
 
     #[cold]
-    fn stale(&self, found: &Found<'_>, now: Moment) -> Lookup {
+    fn stale(&self, found: Found<'_>, now: Moment) -> Lookup {
         let (mode, refresh) = match self.config.serve_stale.map(|stale| stale.mode) {
             Some(StaleMode::Verify) if !found.is_deferred(now) => (StaleMode::Verify, false),
             Some(StaleMode::Verify) => (StaleMode::Immediate, false),
@@ -134,7 +134,7 @@ impl Cache {
     }
 
     /// Whether `found` is an answer or a denial that has not expired for longer than it may be served.
-    fn is_servable(&self, found: &Found<'_>, now: Moment) -> bool {
+    fn is_servable(&self, found: Found<'_>, now: Moment) -> bool {
         let window = self.config.serve_stale.map_or(0, |stale| i64::from(stale.window));
         -found.remaining(now) < window && found.outline.kind() != Kind::ServerFailure
     }
@@ -172,7 +172,7 @@ impl Cache {
         };
         let old = self.table.find(key);
         let says_nothing = matches!(answer.kind(), Kind::ServerFailure | Kind::Empty);
-        if says_nothing && old.is_some_and(|old| self.is_servable(&old, now)) {
+        if says_nothing && old.is_some_and(|old| self.is_servable(old, now)) {
             return refused;
         }
         let mut octets = answer.octets().to_vec();
@@ -203,7 +203,7 @@ impl Cache {
     }
 }
 
-fn wants_prefetch(prefetch: &Prefetch, found: &Found<'_>, now: Moment) -> bool {
+fn wants_prefetch(prefetch: &Prefetch, found: Found<'_>, now: Moment) -> bool {
     let hits = found.hit(now, prefetch.gap_ms);
     let threshold = (u64::from(found.ttl) * u64::from(prefetch.percentage)).div_ceil(100);
     hits >= u64::from(prefetch.amount)

@@ -159,29 +159,39 @@ impl Table {
         let Some(blocks) = out.as_chunks_mut::<BLOCK>().0.get_mut(..len.div_ceil(BLOCK)) else {
             return false;
         };
+        let (units, links) = (self.units(), self.region.halves());
         for to in blocks {
-            let Some(words) = self.block(link) else { return false };
+            let Some(words) = units.get(self.block_place(link)) else { return false };
             for (word, to) in words.iter().zip(to.as_chunks_mut::<8>().0) {
                 *to = word.load(Relaxed).to_ne_bytes();
             }
-            link = self.block_link(link).load(Relaxed);
+            let Some(next) = links.get(self.bucket_mask + link as usize) else { return false };
+            link = next.load(Relaxed);
         }
         true
+    }
+
+    /// Slots, and behind them blocks.
+    #[inline(always)]
+    fn units(&self) -> &[[AtomicU64; WORDS]] {
+        self.region.words().as_chunks().0
+    }
+
+    /// Where the block `link` stands among the units. What a torn read yields stands nowhere, or anywhere.
+    #[inline(always)]
+    fn block_place(&self, link: u32) -> usize {
+        (self.slots + link as usize).wrapping_sub(1)
     }
 
     /// `END` and what a torn read may yield have no slot.
     #[inline]
     fn slot(&self, slot: Slot) -> Option<&[AtomicU64; WORDS]> {
-        if slot as usize >= self.slots {
-            return None;
-        }
-        self.region.words().as_chunks().0.get(slot as usize)
+        ((slot as usize) < self.slots).then(|| self.units().get(slot as usize)).flatten()
     }
 
-    /// Blocks stand behind the slots. What a torn read yields has no block, or any.
     #[inline]
     fn block(&self, link: u32) -> Option<&[AtomicU64; WORDS]> {
-        self.region.words().as_chunks().0.get((self.slots + link as usize).wrapping_sub(1))
+        self.units().get(self.block_place(link))
     }
 
     #[inline]
