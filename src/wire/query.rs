@@ -48,19 +48,21 @@ pub enum Rejected {
 }
 
 impl Tail {
+    /// Reads an OPT without options that ends the packet: nearly all stub resolvers that send an OPT send
+    /// this, and nothing else.
+    #[inline(always)]
+    fn plain_opt(packet: &[u8], question_end: usize) -> Option<Tail> {
+        let opt = packet.get(question_end..)?.first_chunk::<{ Edns::LEN }>()?;
+        let [0, 0, 41, size_high, size_low, _, version, flags, _, 0, 0] = *opt else { return None };
+        let udp_size = u16::from_be_bytes([size_high, size_low]);
+        let edns = Some(Edns { udp_size, version, dnssec_ok: flags & 0x80 != 0 });
+        let end = (question_end + Edns::LEN) as u16;
+        Some(Tail { edns, opt: (question_end as u16, end), end })
+    }
+
     /// Reads as many records as `counts`, the header's, say; `None` if there must not be so many, or such.
     #[inline(never)]
     fn read(packet: &[u8], question_end: usize, counts: &[u8]) -> Option<Tail> {
-        // Nearly all stub resolvers that send an OPT send one without options, and nothing else.
-        if counts == OPT_ALONE
-            && let Some([0, 0, 41, size @ .., 0, 0]) = packet.get(question_end..)
-            && let [size_high, size_low, _, version, flags, _] = *size
-        {
-            let udp_size = u16::from_be_bytes([size_high, size_low]);
-            let edns = Some(Edns { udp_size, version, dnssec_ok: flags & 0x80 != 0 });
-            let end = u16::try_from(packet.len()).ok()?;
-            return Some(Tail { edns, opt: (question_end as u16, end), end });
-        }
         let (before, additionals) = match *counts {
             [0, 1, 0, answers @ 0..=1, 0, authorities @ 0..=1, 0, additionals @ 0..=2] => {
                 (answers + authorities, additionals)
@@ -109,6 +111,10 @@ impl<'p> Query<'p> {
         let tail = if counts == QUESTION_ALONE {
             let end = question_end as u16;
             Tail { edns: None, opt: (end, end), end }
+        } else if counts == OPT_ALONE
+            && let Some(tail) = Tail::plain_opt(packet, question_end)
+        {
+            tail
         } else {
             Tail::read(packet, question_end, counts).ok_or(Rejected::Malformed)?
         };
