@@ -7,6 +7,10 @@
 //! ```
 //!
 //! A flood of names that are asked once runs through probation and never reaches the residents.
+//!
+//! Each [`Store`] has an order of its own, so that neither takes the other's place.
+
+use super::policy::Store;
 
 /// A slot's number.
 pub(super) type Slot = u32;
@@ -23,17 +27,24 @@ pub(super) const MOST_READS: u64 = 3;
 pub(super) struct Eviction {
     /// Neighbours of each slot that was ever in use.
     links: Vec<Link>,
-    probation: Queue,
-    residents: Queue,
+    /// By store.
+    orders: [Order; 2],
     /// Hashes that left probation, each in the place that its value gives it until another takes it.
     remembered: Box<[u32]>,
-    probation_target: usize,
+}
+
+struct Order {
+    probation: Queue,
+    residents: Queue,
+    /// Slots at most.
+    capacity: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Link {
     newer: Slot,
     older: Slot,
+    store: Store,
     resident: bool,
 }
 
@@ -44,37 +55,46 @@ struct Queue {
 }
 
 impl Eviction {
-    /// An order for `capacity` slots.
-    pub fn new(capacity: usize) -> Eviction {
+    /// Orders for as many slots, by store.
+    pub fn new(capacities: [usize; 2]) -> Eviction {
         let empty = || Queue { newest: NONE, oldest: NONE, len: 0 };
         Eviction {
             links: Vec::new(),
-            probation: empty(),
-            residents: empty(),
-            remembered: vec![0; capacity.max(1)].into_boxed_slice(),
-            probation_target: (capacity / PROBATION_SHARE).max(1),
+            orders: capacities.map(|capacity| Order { probation: empty(), residents: empty(), capacity }),
+            remembered: vec![0; capacities.iter().sum::<usize>().max(1)].into_boxed_slice(),
         }
     }
 
-    /// Slots in use.
-    pub fn len(&self) -> usize {
-        self.probation.len + self.residents.len
+    /// Slots of `store` in use.
+    pub fn len(&self, store: Store) -> usize {
+        let order = &self.orders[store as usize];
+        order.probation.len + order.residents.len
     }
 
-    /// Takes in `slot`, which holds an entry with `hash` from now on.
-    pub fn admit(&mut self, slot: Slot, hash: u64) {
+    /// Whether `store` has all the slots it may have.
+    pub fn is_full(&self, store: Store) -> bool {
+        self.len(store) >= self.orders[store as usize].capacity
+    }
+
+    /// The store that `slot`, which is in use, belongs to.
+    pub fn store_of(&self, slot: Slot) -> Store {
+        self.links[slot as usize].store
+    }
+
+    /// Takes in `slot`, which holds an entry of `store` with `hash` from now on.
+    pub fn admit(&mut self, slot: Slot, store: Store, hash: u64) {
         let (place, print) = self.trace(hash);
         let resident = self.remembered[place] == print;
         if resident {
             self.remembered[place] = 0;
         }
-        self.push(slot, resident);
+        self.push(slot, store, resident);
     }
 
     /// Forgets `slot`.
     pub fn remove(&mut self, slot: Slot) {
-        let Link { newer, older, resident } = self.links[slot as usize];
-        let queue = if resident { &mut self.residents } else { &mut self.probation };
+        let Link { newer, older, store, resident } = self.links[slot as usize];
+        let queue = self.orders[store as usize].queue(resident);
         queue.len -= 1;
         if newer == NONE {
             queue.newest = older
@@ -84,17 +104,20 @@ impl Eviction {
         if older == NONE { queue.oldest = newer } else { self.links[older as usize].newer = newer }
     }
 
-    /// Chooses the next victim and forgets it. `reads` and `set_reads` access a slot's count of reads,
+    /// Chooses the next victim of `store` and forgets it. `reads` and `set_reads` access a slot's count of reads,
     /// `hash` its entry's. `None`: nothing is in use.
     pub fn evict(
         &mut self,
+        store: Store,
         reads: impl Fn(Slot) -> u64,
         set_reads: impl Fn(Slot, u64),
         hash: impl Fn(Slot) -> u64,
     ) -> Option<Slot> {
         loop {
-            let from_probation = self.probation.len >= self.probation_target || self.residents.len == 0;
-            let slot = if from_probation { self.probation.oldest } else { self.residents.oldest };
+            let Order { probation, residents, capacity } = &self.orders[store as usize];
+            let target = (capacity / PROBATION_SHARE).max(1);
+            let from_probation = probation.len >= target || residents.len == 0;
+            let slot = if from_probation { probation.oldest } else { residents.oldest };
             if slot == NONE {
                 return None;
             }
@@ -102,10 +125,10 @@ impl Eviction {
             let count = reads(slot);
             if from_probation && count >= PROMOTION {
                 set_reads(slot, 0);
-                self.push(slot, true);
+                self.push(slot, store, true);
             } else if !from_probation && count > 0 {
                 set_reads(slot, count - 1);
-                self.push(slot, true);
+                self.push(slot, store, true);
             } else {
                 if from_probation {
                     let (place, print) = self.trace(hash(slot));
@@ -116,9 +139,9 @@ impl Eviction {
         }
     }
 
-    fn push(&mut self, slot: Slot, resident: bool) {
-        let queue = if resident { &mut self.residents } else { &mut self.probation };
-        let link = Link { newer: NONE, older: queue.newest, resident };
+    fn push(&mut self, slot: Slot, store: Store, resident: bool) {
+        let queue = self.orders[store as usize].queue(resident);
+        let link = Link { newer: NONE, older: queue.newest, store, resident };
         if queue.newest == NONE {
             queue.oldest = slot
         } else {
@@ -128,7 +151,7 @@ impl Eviction {
         queue.len += 1;
         let index = slot as usize;
         if index >= self.links.len() {
-            self.links.resize(index + 1, Link { newer: NONE, older: NONE, resident: false });
+            self.links.resize(index + 1, Link { newer: NONE, older: NONE, store, resident: false });
         }
         self.links[index] = link;
     }
@@ -136,6 +159,12 @@ impl Eviction {
     /// Where `hash` is remembered, and as what; 0 is an empty place.
     fn trace(&self, hash: u64) -> (usize, u32) {
         ((hash as u32) as usize % self.remembered.len(), (hash >> 32) as u32 | 1)
+    }
+}
+
+impl Order {
+    fn queue(&mut self, resident: bool) -> &mut Queue {
+        if resident { &mut self.residents } else { &mut self.probation }
     }
 }
 
@@ -157,7 +186,7 @@ mod tests {
     impl Numbers {
         fn new(capacity: usize) -> Numbers {
             Numbers {
-                order: Eviction::new(capacity),
+                order: Eviction::new([capacity, capacity]),
                 slots: RefCell::new(vec![(0, 0); capacity]),
                 places: HashMap::new(),
                 free: (0..capacity as Slot).collect(),
@@ -183,14 +212,14 @@ mod tests {
                 let reads = |slot: Slot| slots.borrow()[slot as usize].1;
                 let set = |slot: Slot, to| slots.borrow_mut()[slot as usize].1 = to;
                 let hash = |slot: Slot| slots.borrow()[slot as usize].0;
-                let victim = self.order.evict(reads, set, hash).unwrap();
+                let victim = self.order.evict(Store::Success, reads, set, hash).unwrap();
                 let gone = self.slots.borrow()[victim as usize].0;
                 self.places.remove(&gone);
                 victim
             });
             self.slots.borrow_mut()[slot as usize] = (hash, 0);
             self.places.insert(hash, slot);
-            self.order.admit(slot, hash);
+            self.order.admit(slot, Store::Success, hash);
             false
         }
     }
@@ -215,7 +244,7 @@ mod tests {
         numbers.ask_all(0..11);
         assert!(!numbers.places.contains_key(&foldhash_of(0)));
         assert!(numbers.places.contains_key(&foldhash_of(1)));
-        assert_eq!(numbers.order.len(), 10);
+        assert_eq!(numbers.order.len(Store::Success), 10);
     }
 
     #[test]
@@ -248,9 +277,9 @@ mod tests {
             numbers.order.remove(slot);
             numbers.free.push(slot);
         }
-        assert_eq!(numbers.order.len(), 1);
+        assert_eq!(numbers.order.len(Store::Success), 1);
         numbers.ask_all(10..13);
         assert!(numbers.ask(2));
-        assert_eq!(numbers.order.len(), 4);
+        assert_eq!(numbers.order.len(Store::Success), 4);
     }
 }

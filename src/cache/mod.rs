@@ -1,14 +1,13 @@
 //! Answers kept as wire bytes (the semantics of CoreDNS's `cache`).
 //!
 //! ```text
-//! insert   policy::judge ─► success store   an answer here removes the denial of the same key,
-//!                       └─► denial store    and a denial the answer; a failure removes nothing
-//! get      success, then denial ─► Fresh | Stale | Miss
+//! insert   policy::judge ─► success store | denial store: what may be kept, for how long
+//! get      Fresh | Stale | Miss
 //! ```
 //!
-//! So a failure, or a reply that says nothing, never displaces an answer or a denial that may still be
-//! served (CoreDNS keeps answers so from 1.14.4 on), while between an answer and a real denial the newer
-//! one stands.
+//! The stores share a table in which a key has one entry; each bounds its own number. So between an
+//! answer and a denial the newer one stands. A failure, or a reply that says nothing, never displaces
+//! what may still be served (CoreDNS keeps answers so from 1.14.4 on).
 
 mod config;
 mod eviction;
@@ -38,8 +37,7 @@ const RECHECK_MS: u64 = 1_000 * Config::SERVFAIL_TTL as u64;
 /// The cache of one server block.
 pub struct Cache {
     config: Config,
-    success: Table,
-    denial: Table,
+    table: Table,
 }
 
 /// What [`Cache::insert`] did.
@@ -87,9 +85,8 @@ pub enum Lookup {
 impl Cache {
     /// An empty cache. Fails if the kernel has no address space for it.
     pub fn new(config: Config) -> io::Result<Cache> {
-        let success = Table::new(config.success.capacity)?;
-        let denial = Table::new(config.denial.capacity)?;
-        Ok(Cache { config, success, denial })
+        let table = Table::new([config.success.capacity, config.denial.capacity])?;
+        Ok(Cache { config, table })
     }
 
     /// What it was made from.
@@ -109,75 +106,44 @@ impl Cache {
     /// An entry that is replaced at this very moment may be missed.
     #[inline(always)]
     pub fn get(&self, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
-        let success = self.success.find(key);
-        match &success {
-            Some(found) if found.remaining(now) > 0 => self.fresh(found, Store::Success, key, now, out),
-            _ => self.denial_or_stale(success, key, now, out),
-        }
-    }
-
-    /// The part of [`Cache::get`] for what has no live answer.
-    #[inline(never)]
-    fn denial_or_stale(&self, success: Option<Found<'_>>, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
-        let stale = success.filter(|found| self.is_servable(found, now));
-        // A denial that came since is newer than an answer only kept for bad times; a failure does not
-        // count against one.
-        let denial = self.denial.find(key).filter(|found| stale.is_none() || !is_failure(found));
-        match (denial, stale) {
-            (Some(found), _) if found.remaining(now) > 0 => self.fresh(&found, Store::Denial, key, now, out),
-            (_, Some(found)) => self.stale(&found, Store::Success, key, now, out),
-            (Some(found), _) if self.is_servable(&found, now) => {
-                self.stale(&found, Store::Denial, key, now, out)
-            }
-            _ => Lookup::Miss,
-        }
-    }
-
-    /// Whether `found` is an answer or a denial that has not expired for longer than it may be served.
-    fn is_servable(&self, found: &Found<'_>, now: Moment) -> bool {
-        let window = self.config.serve_stale.map_or(0, |stale| i64::from(stale.window));
-        -found.remaining(now) < window && !is_failure(found)
-    }
-
-    #[inline(always)]
-    fn fresh(&self, found: &Found<'_>, store: Store, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
-        if !self.table(store).copy(found, key, out) {
+        let Some(found) = self.table.find(key) else {
+            return Lookup::Miss;
+        };
+        let remaining = found.remaining(now);
+        if remaining <= 0 && !self.is_servable(found, now) || !self.table.copy(&found, key, out) {
             return Lookup::Miss;
         }
         found.touch();
-        let ttl = if self.config.keep_ttl { found.ttl } else { found.remaining(now) as u32 };
-        let refresh =
-            self.config.prefetch.as_ref().is_some_and(|prefetch| wants_prefetch(prefetch, found, now));
-        Lookup::Fresh { outline: found.outline, ttl, store, refresh }
+        if remaining <= 0 {
+            return self.stale(found, now);
+        }
+        let ttl = if self.config.keep_ttl { found.ttl } else { remaining as u32 };
+        let prefetch = self.config.prefetch.as_ref();
+        let refresh = prefetch.is_some_and(|prefetch| wants_prefetch(prefetch, found, now));
+        Lookup::Fresh { outline: found.outline, ttl, store: found.store(), refresh }
     }
 
-    fn stale(&self, found: &Found<'_>, store: Store, key: &Key, now: Moment, out: &mut [u8]) -> Lookup {
-        if !self.table(store).copy(found, key, out) {
-            return Lookup::Miss;
-        }
-        found.touch();
+    #[cold]
+    fn stale(&self, found: Found<'_>, now: Moment) -> Lookup {
         let (mode, refresh) = match self.config.serve_stale.map(|stale| stale.mode) {
             Some(StaleMode::Verify) if !found.is_deferred(now) => (StaleMode::Verify, false),
             Some(StaleMode::Verify) => (StaleMode::Immediate, false),
             _ => (StaleMode::Immediate, found.claim_refresh(now, REFRESH_LEASE_MS)),
         };
-        Lookup::Stale { outline: found.outline, store, mode, refresh }
+        Lookup::Stale { outline: found.outline, store: found.store(), mode, refresh }
+    }
+
+    /// Whether `found` is an answer or a denial that has not expired for longer than it may be served.
+    fn is_servable(&self, found: Found<'_>, now: Moment) -> bool {
+        let window = self.config.serve_stale.map_or(0, |stale| i64::from(stale.window));
+        -found.remaining(now) < window && found.outline.kind() != Kind::ServerFailure
     }
 
     /// Takes note that the upstream could not answer `key`.
     pub fn note_failure(&self, key: &Key, now: Moment) {
-        for table in [&self.success, &self.denial] {
-            if let Some(found) = table.find(key) {
-                found.defer(now.plus_ms(RECHECK_MS));
-            }
+        if let Some(found) = self.table.find(key) {
+            found.defer(now.plus_ms(RECHECK_MS));
         }
-    }
-
-    /// Whether there is an answer for `key` that a failure must not displace.
-    fn holds_good(&self, key: &Key, now: Moment) -> bool {
-        let good =
-            |found: Found| self.is_servable(&found, now) || found.remaining(now) > 0 && !is_failure(&found);
-        [&self.success, &self.denial].into_iter().filter_map(|table| table.find(key)).any(good)
     }
 
     /// Judges the answer to `key` and keeps it if it may be kept.
@@ -204,56 +170,40 @@ impl Cache {
         let Some(store) = verdict.store else {
             return refused;
         };
-        if matches!(answer.kind(), Kind::ServerFailure | Kind::Empty) && self.holds_good(key, now) {
+        let old = self.table.find(key);
+        let says_nothing = matches!(answer.kind(), Kind::ServerFailure | Kind::Empty);
+        if says_nothing && old.is_some_and(|old| self.is_servable(old, now)) {
             return refused;
         }
-        let (home, other) = match store {
-            Store::Success => (&self.success, &self.denial),
-            Store::Denial => (&self.denial, &self.success),
-        };
-        let popularity = [home, other].into_iter().find_map(|table| Some(table.find(key)?.popularity()));
         let mut octets = answer.octets().to_vec();
         octets[HEADER..answer.outline().question_end()].copy_from_slice(key.question());
         let draft = Draft {
+            store,
             key,
             outline: answer.outline(),
             octets: &octets,
             ttl: verdict.ttl,
             now,
-            popularity: popularity.unwrap_or(0),
+            popularity: old.map_or(0, |old| old.popularity()),
         };
-        let Some(evicted) = home.insert(&draft) else {
-            return refused;
-        };
-        if answer.kind() != Kind::ServerFailure {
-            other.remove(key);
+        match self.table.insert(&draft) {
+            Some(evicted) => Insertion { store: Some(store), ttl: verdict.ttl, evicted },
+            None => refused,
         }
-        Insertion { store: Some(store), ttl: verdict.ttl, evicted }
     }
 
     /// Entries in a store, expired ones included, as CoreDNS counts them.
     pub fn len(&self, store: Store) -> usize {
-        self.table(store).len()
+        self.table.len(store)
     }
 
     /// Whether both stores are empty.
     pub fn is_empty(&self) -> bool {
-        self.success.len() + self.denial.len() == 0
-    }
-
-    fn table(&self, store: Store) -> &Table {
-        match store {
-            Store::Success => &self.success,
-            Store::Denial => &self.denial,
-        }
+        self.len(Store::Success) + self.len(Store::Denial) == 0
     }
 }
 
-fn is_failure(found: &Found<'_>) -> bool {
-    found.outline.kind() == Kind::ServerFailure
-}
-
-fn wants_prefetch(prefetch: &Prefetch, found: &Found<'_>, now: Moment) -> bool {
+fn wants_prefetch(prefetch: &Prefetch, found: Found<'_>, now: Moment) -> bool {
     let hits = found.hit(now, prefetch.gap_ms);
     let threshold = (u64::from(found.ttl) * u64::from(prefetch.percentage)).div_ceil(100);
     hits >= u64::from(prefetch.amount)

@@ -12,6 +12,17 @@ pub enum Store {
     Denial,
 }
 
+impl Store {
+    /// The store for answers of `kind`.
+    #[inline]
+    pub fn of(kind: Kind) -> Store {
+        match kind {
+            Kind::Success | Kind::Delegation | Kind::Empty => Store::Success,
+            Kind::NoData | Kind::NxDomain | Kind::ServerFailure | Kind::Other => Store::Denial,
+        }
+    }
+}
+
 /// The verdict on one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
@@ -30,11 +41,12 @@ const LONGEST_TTL: u32 = 3600;
 ///
 /// `dnssec_ok` and `truncated` are the reply's DO and TC.
 pub fn judge(config: &Config, facts: &Facts<'_>, unix_now: u32) -> Verdict {
-    let (store, ttl) = match facts.kind {
-        Kind::Success => (Store::Success, clamp(config.success, own_ttl(facts))),
-        Kind::Delegation | Kind::Empty => (Store::Success, clamp(config.success, FALLBACK_TTL)),
-        Kind::NoData | Kind::NxDomain => (Store::Denial, clamp(config.denial, own_ttl(facts))),
-        Kind::ServerFailure => (Store::Denial, config.servfail_ttl),
+    let store = Store::of(facts.kind);
+    let ttl = match facts.kind {
+        Kind::Success => clamp(config.success, own_ttl(facts)),
+        Kind::Delegation | Kind::Empty => clamp(config.success, FALLBACK_TTL),
+        Kind::NoData | Kind::NxDomain => clamp(config.denial, own_ttl(facts)),
+        Kind::ServerFailure => config.servfail_ttl,
         Kind::Other => return Verdict { store: None, ttl: clamp(config.success, FALLBACK_TTL) },
     };
     let disabled = match store {

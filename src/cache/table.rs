@@ -23,15 +23,16 @@ mod writer;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
 
 use super::eviction::{MOST_READS, Slot};
+use super::policy::Store;
 use super::region::Region;
 pub(super) use writer::Draft;
 use writer::Writer;
 
 use crate::clock::Moment;
-use crate::wire::{HEADER, Key, Outline};
+use crate::wire::{HEADER, Key, Outline, same_octets};
 
 /// Octets of a block: a cache line.
 const BLOCK: usize = 64;
@@ -40,6 +41,7 @@ const WORDS: usize = BLOCK / size_of::<u64>();
 /// Octets that one entry of the configured capacity pays for: `capacity` bounds the number, `capacity`
 /// times this the memory.
 const OCTETS_PER_ENTRY: usize = 512;
+const BLOCKS_PER_ENTRY: usize = OCTETS_PER_ENTRY / BLOCK;
 /// Slots a reader looks at before it gives up: a chain that changes under it may lead anywhere.
 const LONGEST_WALK: usize = 64;
 /// Ends a chain. Links are numbers plus one, so that zeroed memory is an empty table.
@@ -73,12 +75,14 @@ const MOST_HITS: u64 = 0xff_ffff;
 /// Entries in a region.
 pub(super) struct Table {
     region: Region,
+    /// Entries at most, by store.
+    capacities: [usize; 2],
     slots: usize,
-    blocks: usize,
     /// Less one; a power of two.
     bucket_mask: usize,
     writer: Mutex<Writer>,
-    len: AtomicU64,
+    /// Entries, by store.
+    lengths: [AtomicUsize; 2],
 }
 
 /// An entry as it was when a reader found it. Nothing in it is to be believed before
@@ -98,21 +102,22 @@ pub(super) struct Found<'t> {
 }
 
 impl Table {
-    /// Room for `capacity` entries.
-    pub fn new(capacity: usize) -> io::Result<Table> {
+    /// Room for as many entries, by store.
+    pub fn new(capacities: [usize; 2]) -> io::Result<Table> {
         // Links are 32 bits wide.
-        let slots = capacity.clamp(1, u32::MAX as usize / OCTETS_PER_ENTRY);
-        let blocks = slots * OCTETS_PER_ENTRY / BLOCK;
+        let capacities = capacities.map(|capacity| capacity.clamp(1, u32::MAX as usize / OCTETS_PER_ENTRY));
+        let slots: usize = capacities.iter().sum();
+        let blocks = slots * BLOCKS_PER_ENTRY;
         let buckets = slots.next_power_of_two();
         let region = Region::new((slots + blocks) * WORDS, buckets + blocks)?;
-        let writer = Writer::new(slots, blocks);
-        let len = AtomicU64::new(0);
-        Ok(Table { region, slots, blocks, bucket_mask: buckets - 1, writer: Mutex::new(writer), len })
+        let writer = Mutex::new(Writer::new(capacities));
+        let lengths = Default::default();
+        Ok(Table { region, capacities, slots, bucket_mask: buckets - 1, writer, lengths })
     }
 
-    /// Entries.
-    pub fn len(&self) -> usize {
-        self.len.load(Relaxed) as usize
+    /// Entries of `store`.
+    pub fn len(&self, store: Store) -> usize {
+        self.lengths[store as usize].load(Relaxed)
     }
 
     /// The entry for `key`, to be copied.
@@ -139,8 +144,8 @@ impl Table {
         if found.sequence % 2 == 1 || !self.read_blocks(found.first_block, found.outline.octets(), out) {
             return false;
         }
-        let same = question_end == HEADER + key.question().len()
-            && out.get(HEADER..).is_some_and(|kept| key.is_question(kept));
+        let same =
+            out.get(HEADER..question_end).is_some_and(|question| same_octets(question, key.question()));
         // Pairs with the fence in `rewrite`: who read a block that was overwritten sees the new sequence.
         fence(Acquire);
         let sequence = found.words[field::SEQUENCE].load(Relaxed);
@@ -154,29 +159,39 @@ impl Table {
         let Some(blocks) = out.as_chunks_mut::<BLOCK>().0.get_mut(..len.div_ceil(BLOCK)) else {
             return false;
         };
+        let (units, links) = (self.units(), self.region.halves());
         for to in blocks {
-            let Some(words) = self.block(link) else { return false };
+            let Some(words) = units.get(self.block_place(link)) else { return false };
             for (word, to) in words.iter().zip(to.as_chunks_mut::<8>().0) {
                 *to = word.load(Relaxed).to_ne_bytes();
             }
-            link = self.block_link(link).load(Relaxed);
+            let Some(next) = links.get(self.bucket_mask + link as usize) else { return false };
+            link = next.load(Relaxed);
         }
         true
+    }
+
+    /// Slots, and behind them blocks.
+    #[inline(always)]
+    fn units(&self) -> &[[AtomicU64; WORDS]] {
+        self.region.words().as_chunks().0
+    }
+
+    /// Where the block `link` stands among the units. What a torn read yields stands nowhere, or anywhere.
+    #[inline(always)]
+    fn block_place(&self, link: u32) -> usize {
+        (self.slots + link as usize).wrapping_sub(1)
     }
 
     /// `END` and what a torn read may yield have no slot.
     #[inline]
     fn slot(&self, slot: Slot) -> Option<&[AtomicU64; WORDS]> {
-        if slot as usize >= self.slots {
-            return None;
-        }
-        self.region.words().as_chunks().0.get(slot as usize)
+        ((slot as usize) < self.slots).then(|| self.units().get(slot as usize)).flatten()
     }
 
-    /// Blocks stand behind the slots. What a torn read yields has no block, or any.
     #[inline]
     fn block(&self, link: u32) -> Option<&[AtomicU64; WORDS]> {
-        self.region.words().as_chunks().0.get((self.slots + link as usize).wrapping_sub(1))
+        self.units().get(self.block_place(link))
     }
 
     #[inline]
@@ -206,6 +221,12 @@ impl<'t> Found<'t> {
             ttl: (blocks_ttl >> 32) as u32,
             stored: Moment(words[field::STORED].load(Relaxed)),
         }
+    }
+
+    /// Where it counts.
+    #[inline]
+    pub fn store(&self) -> Store {
+        Store::of(self.outline.kind())
     }
 
     /// Seconds left; 0 and below: expired for that long.

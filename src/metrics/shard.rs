@@ -58,17 +58,25 @@ impl Sizes {
     }
 }
 
-/// The bucket of a message size. The bounds up to 400 are the hundreds, so arithmetic finds nearly all.
+/// The buckets of small sizes, which are nearly all.
+static SMALL_SIZES: [u8; 512] = {
+    let mut buckets = [0; 512];
+    let mut size = 0;
+    while size < buckets.len() {
+        let mut bucket = 0;
+        while names::SIZE_BUCKETS[bucket] < size as f64 {
+            bucket += 1;
+        }
+        buckets[size] = bucket as u8;
+        size += 1;
+    }
+    buckets
+};
+
+/// The bucket of a message size.
 #[inline]
 fn size_bucket(size: usize) -> usize {
-    if size <= 511 {
-        #[allow(
-            clippy::manual_div_ceil,
-            reason = "this is one multiplication, div_ceil is twelve instructions"
-        )]
-        return ((size as u32 + 99) / 100).min(5) as usize;
-    }
-    large_size_bucket(size)
+    SMALL_SIZES.get(size).map_or_else(|| large_size_bucket(size), |bucket| usize::from(*bucket))
 }
 
 #[inline(never)]
@@ -76,10 +84,13 @@ fn large_size_bucket(size: usize) -> usize {
     names::SIZE_BUCKETS.partition_point(|bound| *bound < size as f64)
 }
 
-/// The bucket of a duration. The bounds double from 250 µs, so the bit length finds it.
+/// The bucket of a duration. The bounds double from 250 µs, so the bit length finds it; hits are below.
 #[inline]
 fn duration_bucket(ns: u64) -> usize {
-    let quarters = ns.saturating_sub(1) / 250_000;
+    if ns <= 250_000 {
+        return 0;
+    }
+    let quarters = (ns - 1) / 250_000;
     let bit_length = (u64::BITS - quarters.leading_zeros()) as usize;
     bit_length.min(names::TIME_BUCKETS.len())
 }

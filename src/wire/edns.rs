@@ -89,19 +89,18 @@ impl Edns {
     /// no room.
     #[inline]
     pub(super) fn write(self, extended_rcode: u8, error: Option<ExtendedError>, out: &mut [u8]) -> usize {
-        let len = Edns::len_with(error);
-        let Some((record, option)) = out.get_mut(..len).and_then(|out| out.split_at_mut_checked(Edns::LEN))
-        else {
+        let Some((record, behind)) = out.split_first_chunk_mut::<{ Edns::LEN }>() else {
             return 0;
         };
-        record.copy_from_slice(&self.octets(extended_rcode));
-        if let Some(error) = error {
-            record[Edns::LEN - 1] = ExtendedError::LEN as u8;
-            option[..2].copy_from_slice(&ExtendedError::OPTION.to_be_bytes());
-            option[2..4].copy_from_slice(&2u16.to_be_bytes());
-            option[4..].copy_from_slice(&error.0.to_be_bytes());
-        }
-        len
+        *record = self.octets(extended_rcode);
+        let (Some(error), Some(option)) = (error, behind.first_chunk_mut::<{ ExtendedError::LEN }>()) else {
+            return Edns::LEN;
+        };
+        record[Edns::LEN - 1] = ExtendedError::LEN as u8;
+        let [code_high, code_low] = ExtendedError::OPTION.to_be_bytes();
+        let [error_high, error_low] = error.0.to_be_bytes();
+        *option = [code_high, code_low, 0, 2, error_high, error_low];
+        Edns::LEN + ExtendedError::LEN
     }
 
     /// Appends the record.

@@ -1,18 +1,18 @@
 //! What makes two questions the same question.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
 use super::header::Flags;
 use super::name::MAX_NAME;
 use super::query::Query;
 
-/// Octets after the name: type, class, flags.
-const SUFFIX: usize = 5;
+/// Octets after the name: type and class.
+const FIXED: usize = 4;
 /// Octets folded at a time.
 const VECTOR: usize = 16;
 /// Octets of a key's buffer.
-const ROOM: usize = (MAX_NAME + SUFFIX).next_multiple_of(VECTOR);
+const ROOM: usize = (MAX_NAME + FIXED).next_multiple_of(VECTOR);
 
 /// One seed for the process, so that a key's hash is good in every table, and unknown to clients.
 static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::fast::RandomState::default);
@@ -27,6 +27,9 @@ static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::f
 pub struct Key {
     hasher: foldhash::fast::RandomState,
     hash: u64,
+    /// DO, CD and RD.
+    flags: u8,
+    /// Of the question.
     len: usize,
     octets: [u8; ROOM],
 }
@@ -40,7 +43,7 @@ pub struct StoredKey {
 
 impl Default for Key {
     fn default() -> Key {
-        Key { hasher: HASHER.clone(), hash: 0, len: SUFFIX, octets: [0; ROOM] }
+        Key { hasher: HASHER.clone(), hash: 0, flags: 0, len: 0, octets: [0; ROOM] }
     }
 }
 
@@ -61,67 +64,60 @@ impl Key {
     pub fn set(&mut self, query: &Query<'_>) {
         let flags = query.flags();
         let question = query.question();
-        let len = question.len();
         self.fold(question);
         // Type and class are numbers and have no case.
-        if let Some((_, fixed)) = question.split_last_chunk::<4>() {
-            self.octets[len - 4..len].copy_from_slice(fixed);
+        if let Some((name, fixed)) = question.split_last_chunk::<FIXED>() {
+            self.octets[name.len()..question.len()].copy_from_slice(fixed);
         }
-        self.octets[len] = (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
+        self.len = question.len();
+        self.flags = (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
             | (u8::from(flags.has(Flags::CD)) * Key::CHECKING_DISABLED)
             | (u8::from(flags.has(Flags::RD)) * Key::RECURSION_DESIRED);
-        self.len = len + 1;
-        self.hash = self.hasher.hash_one(&self.octets[..self.len]);
+        let mut hasher = self.hasher.build_hasher();
+        let question = self.question();
+        for vector in question.as_chunks::<VECTOR>().0 {
+            hasher.write_u128(u128::from_ne_bytes(*vector));
+        }
+        if let Some(last) = self.octets[..question.len().max(VECTOR)].last_chunk::<VECTOR>() {
+            hasher.write_u128(u128::from_ne_bytes(*last) ^ u128::from(self.flags) << 64);
+        }
+        self.hash = hasher.finish();
     }
 
-    /// Copies `question` in lower case. Length octets are at most 63 and 'A' is 65: folding leaves them
-    /// alone. What does not fill a vector is done by one that overlaps the vector before.
+    /// Copies `question` in lower case, by the vector. Length octets are at most 63 and 'A' is 65: folding
+    /// leaves them alone. What does not fill a vector is in one that overlaps the vector before; what is
+    /// shorter than one is filled up with zeros.
     #[inline(always)]
     fn fold(&mut self, question: &[u8]) {
-        let lower = |vector: &[u8; VECTOR]| vector.map(|octet| octet.to_ascii_lowercase());
+        let fold = |vector: &[u8; VECTOR]| vector.map(|octet| octet.to_ascii_lowercase());
         let Some(last) = question.last_chunk() else {
+            self.octets[..VECTOR].fill(0);
             self.octets[..question.len()].copy_from_slice(question);
             self.octets[..question.len()].make_ascii_lowercase();
             return;
         };
         for (to, from) in self.octets.as_chunks_mut().0.iter_mut().zip(question.as_chunks().0) {
-            *to = lower(from);
+            *to = fold(from);
         }
-        self.octets[question.len() - VECTOR..question.len()].copy_from_slice(&lower(last));
-    }
-
-    /// Whether the first octets of `kept` are the question. By the word, for a C library's `memcmp` may
-    /// take an octet at a time (musl's does).
-    #[inline(always)]
-    pub fn is_question(&self, kept: &[u8]) -> bool {
-        let len = self.len - 1;
-        let words = len / 8;
-        let (own, kept_words) = (self.octets.as_chunks::<8>().0, kept.as_chunks::<8>().0);
-        if kept_words.len() <= words {
-            return kept.get(..len) == Some(self.question());
-        }
-        let pairs = own.iter().zip(kept_words).take(words);
-        let same = pairs.fold(true, |same, (one, other)| same & (one == other));
-        let rest = |words_of: &[[u8; 8]]| u64::from_le_bytes(words_of[words]) << (63 - len % 8 * 8) << 1;
-        same && rest(own) == rest(kept_words)
+        self.octets[question.len() - VECTOR..question.len()].copy_from_slice(&fold(last));
     }
 
     /// The name, lower case, uncompressed wire octets.
     #[inline]
     pub fn name(&self) -> &[u8] {
-        &self.octets[..self.len - SUFFIX]
+        self.question().split_last_chunk::<FIXED>().map_or(&[], |(name, _)| name)
     }
 
     /// The question section: name, type and class.
     #[inline]
     pub fn question(&self) -> &[u8] {
-        &self.octets[..self.len - 1]
+        &self.octets[..self.len]
     }
 
     /// DO, CD and RD as bits.
     #[inline]
     pub fn flags(&self) -> u8 {
-        self.octets[self.len - 1]
+        self.flags
     }
 
     /// A hash of all of it, seeded anew in every process.
@@ -132,14 +128,14 @@ impl Key {
 
     /// A copy to keep.
     pub fn to_stored(&self) -> StoredKey {
-        StoredKey { hash: self.hash, octets: self.octets[..self.len].into() }
+        StoredKey { hash: self.hash, octets: [self.question(), &[self.flags]].concat().into() }
     }
 }
 
 impl StoredKey {
     /// The name, lower case, uncompressed wire octets.
     pub fn name(&self) -> &[u8] {
-        &self.octets[..self.octets.len() - SUFFIX]
+        &self.octets[..self.octets.len() - FIXED - 1]
     }
 }
 

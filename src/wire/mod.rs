@@ -17,7 +17,7 @@ pub use answer::{Answer, Kind, Lifetime, Outline, Unscannable};
 pub use edns::{Edns, ExtendedError};
 pub use header::{Flags, HEADER, Opcode, Rcode, record_type};
 pub use key::{Key, StoredKey};
-pub use name::{MAX_NAME, Name, NameError, write_text};
+pub use name::{MAX_NAME, Name, NameError, same_octets, write_text};
 pub use query::{Query, Rejected, same_question};
 pub use reply::{Reply, Terms};
 

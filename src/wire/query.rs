@@ -15,6 +15,12 @@ pub struct Query<'p> {
     question: &'p [u8],
     qtype: u16,
     flags: Flags,
+    tail: Tail,
+}
+
+/// What follows the question.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
     edns: Option<Edns>,
     /// Where the OPT record stands; empty without one.
     opt: (u16, u16),
@@ -24,6 +30,9 @@ pub struct Query<'p> {
 
 /// The counts of a message with one question and no record.
 const QUESTION_ALONE: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
+
+/// The counts of a message with one question and one additional record.
+const OPT_ALONE: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 1];
 
 /// Why bytes are not a [`Query`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +45,47 @@ pub enum Rejected {
     NotImplemented,
     /// Broken: answer FORMERR.
     Malformed,
+}
+
+impl Tail {
+    /// Reads an OPT without options that ends the packet: nearly all stub resolvers that send an OPT send
+    /// this, and nothing else.
+    #[inline(always)]
+    fn plain_opt(packet: &[u8], question_end: usize) -> Option<Tail> {
+        let opt = packet.get(question_end..)?.first_chunk::<{ Edns::LEN }>()?;
+        let [0, 0, 41, size_high, size_low, _, version, flags, _, 0, 0] = *opt else { return None };
+        let udp_size = u16::from_be_bytes([size_high, size_low]);
+        let edns = Some(Edns { udp_size, version, dnssec_ok: flags & 0x80 != 0 });
+        let end = (question_end + Edns::LEN) as u16;
+        Some(Tail { edns, opt: (question_end as u16, end), end })
+    }
+
+    /// Reads as many records as `counts`, the header's, say; `None` if there must not be so many, or such.
+    #[inline(never)]
+    fn read(packet: &[u8], question_end: usize, counts: &[u8]) -> Option<Tail> {
+        let (before, additionals) = match *counts {
+            [0, 1, 0, answers @ 0..=1, 0, authorities @ 0..=1, 0, additionals @ 0..=2] => {
+                (answers + authorities, additionals)
+            }
+            _ => return None,
+        };
+        let end = u16::try_from(question_end).ok()?;
+        let mut tail = Tail { edns: None, opt: (end, end), end };
+        for index in 0..before + additionals {
+            let record = Record::at(packet, usize::from(tail.end))?;
+            let end = u16::try_from(record.end).ok()?;
+            if record.rtype == record_type::OPT {
+                let misplaced = index < before || tail.edns.is_some() || record.fixed != record.start + 1;
+                if misplaced {
+                    return None;
+                }
+                tail.edns = Some(Edns::read(packet, &record)?);
+                tail.opt = (tail.end, end);
+            }
+            tail.end = end;
+        }
+        Some(tail)
+    }
 }
 
 impl<'p> Query<'p> {
@@ -57,40 +107,18 @@ impl<'p> Query<'p> {
         let question_end = question_end(packet).ok_or(Rejected::Malformed)?;
         let question = packet.get(HEADER..question_end).ok_or(Rejected::Malformed)?;
         let qtype = question.last_chunk::<4>().map_or(0, |fixed| u16::from_be_bytes([fixed[0], fixed[1]]));
-        let end = question_end as u16;
-        let mut query = Query { packet, question, qtype, flags, edns: None, opt: (end, end), end };
         let counts = &header[4..];
-        if counts != QUESTION_ALONE && !query.read_records(counts) {
-            return Err(Rejected::Malformed);
-        }
-        Ok(query)
-    }
-
-    /// Takes note of what follows the question; false if it must not.
-    #[inline(never)]
-    fn read_records(&mut self, counts: &[u8]) -> bool {
-        match *counts {
-            [0, 1, 0, answers @ 0..=1, 0, authorities @ 0..=1, 0, additionals @ 0..=2] => {
-                self.walk_records(answers + authorities, additionals).is_some()
-            }
-            _ => false,
-        }
-    }
-
-    fn walk_records(&mut self, before: u8, additionals: u8) -> Option<()> {
-        for index in 0..before + additionals {
-            let record = Record::at(self.packet, usize::from(self.end))?;
-            if record.rtype == record_type::OPT {
-                let misplaced = index < before || self.edns.is_some() || record.fixed != record.start + 1;
-                if misplaced {
-                    return None;
-                }
-                self.edns = Some(Edns::read(self.packet, &record)?);
-                self.opt = (u16::try_from(record.start).ok()?, u16::try_from(record.end).ok()?);
-            }
-            self.end = u16::try_from(record.end).ok()?;
-        }
-        Some(())
+        let tail = if counts == QUESTION_ALONE {
+            let end = question_end as u16;
+            Tail { edns: None, opt: (end, end), end }
+        } else if counts == OPT_ALONE
+            && let Some(tail) = Tail::plain_opt(packet, question_end)
+        {
+            tail
+        } else {
+            Tail::read(packet, question_end, counts).ok_or(Rejected::Malformed)?
+        };
+        Ok(Query { packet, question, qtype, flags, tail })
     }
 
     /// The client's message id.
@@ -132,13 +160,13 @@ impl<'p> Query<'p> {
     /// The client's OPT record.
     #[inline]
     pub fn edns(&self) -> Option<Edns> {
-        self.edns
+        self.tail.edns
     }
 
     /// Whether the client asked for DNSSEC records (RFC 3225).
     #[inline]
     pub fn dnssec_ok(&self) -> bool {
-        self.edns.is_some_and(|edns| edns.dnssec_ok)
+        self.tail.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
     /// Octets of the whole message as it arrived.
@@ -156,7 +184,7 @@ impl<'p> Query<'p> {
     /// below that count as 512 (RFC 6891 §6.2.3).
     #[inline]
     pub fn udp_limit(&self) -> usize {
-        self.edns.map_or(512, |edns| usize::from(edns.udp_size).max(512))
+        self.tail.edns.map_or(512, |edns| usize::from(edns.udp_size).max(512))
     }
 
     /// Whether its answer may be shared with others: a plain question and nothing else.
@@ -165,7 +193,8 @@ impl<'p> Query<'p> {
     /// their own.
     #[inline]
     pub fn is_cacheable(&self) -> bool {
-        let plain = usize::from(self.opt.0) == HEADER + self.question.len() && self.opt.1 == self.end;
+        let plain =
+            usize::from(self.tail.opt.0) == HEADER + self.question.len() && self.tail.opt.1 == self.tail.end;
         plain
             && self.flags().opcode() == Opcode::QUERY
             && !matches!(self.qtype(), record_type::IXFR | record_type::AXFR)
@@ -173,9 +202,10 @@ impl<'p> Query<'p> {
 
     /// The message without its OPT.
     pub fn without_opt(&self) -> Vec<u8> {
-        let (opt, end) = ((usize::from(self.opt.0), usize::from(self.opt.1)), usize::from(self.end));
+        let (opt, end) =
+            ((usize::from(self.tail.opt.0), usize::from(self.tail.opt.1)), usize::from(self.tail.end));
         let mut message = [&self.packet[..opt.0], &self.packet[opt.1..end]].concat();
-        if self.edns.is_some() {
+        if self.tail.edns.is_some() {
             let additionals = u16_at(&message, 10).unwrap_or(1) - 1;
             message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
         }

@@ -5,6 +5,9 @@ use super::edns::{Edns, ExtendedError};
 use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
 use super::query::{Query, Rejected, same_question};
 
+/// Octets of UDP payload that every client takes (RFC 1035 §4.2.1).
+const UDP_LIMIT: usize = 512;
+
 /// Writes replies into a buffer.
 ///
 /// Every reply, whether hit, miss, stale or error, over UDP or TCP, is finished here: the client's
@@ -38,21 +41,21 @@ impl Reply {
             return 0;
         };
         room.copy_from_slice(octets);
-        Reply::from_octets(out, query, answer.outline(), terms, limit)
+        Reply::from_octets(out, query, answer.outline(), terms, || limit)
     }
 
     /// As [`Reply::from_answer`], where the answer's octets stand at the front of `out` already: a
     /// cache has put them there.
     ///
-    /// What does not fit `limit` (at least 512) is cut at a record's border, with TC set if an answer or
-    /// authority record is missing (RFC 2181 §9).
+    /// What does not fit `limit`, which is asked for only beyond the 512 octets that everyone takes, is cut
+    /// at a record's border, with TC set if an answer or authority record is missing (RFC 2181 §9).
     #[inline]
     pub fn from_octets(
         out: &mut [u8],
         query: &Query<'_>,
         outline: Outline,
         terms: Terms,
-        limit: usize,
+        limit: impl FnOnce() -> usize,
     ) -> usize {
         let len = outline.len();
         let Some((message, offsets)) =
@@ -69,8 +72,11 @@ impl Reply {
             }
         }
         let opt_len = if query.edns().is_some() { Edns::len_with(terms.extended_error) } else { 0 };
-        let len =
-            if len + opt_len > limit { Reply::cut(message, offsets, outline, limit - opt_len) } else { len };
+        let too_long = |limit| len + opt_len > limit;
+        let len = match too_long(UDP_LIMIT).then(limit) {
+            Some(limit) if too_long(limit) => Reply::cut(message, offsets, outline, limit - opt_len),
+            _ => len,
+        };
         Reply::finish(out, len, query, outline.rcode(), terms)
     }
 

@@ -319,15 +319,15 @@ fn many(query: &[u8], count: u8) -> Answer {
 #[test]
 fn too_long_is_cut_to_whole_records_and_an_exact_fit_is_not() {
     let query = query_octets("a.test.", None);
-    let answer = many(&query, 30);
+    let answer = many(&query, 40);
     // 12 + 12 octets of header and question, 16 for each record.
-    assert_eq!(answer.outline().len(), 24 + 30 * 16);
-    let whole = reply(&query, &answer, Some(5), 504);
+    assert_eq!(answer.outline().len(), 24 + 40 * 16);
+    let whole = reply(&query, &answer, Some(5), 664);
     assert!(!Flags::of(&whole).has(Flags::TC));
-    let cut = reply(&query, &answer, Some(5), 503);
+    let cut = reply(&query, &answer, Some(5), 663);
     assert!(Flags::of(&cut).has(Flags::TC));
     let read = Message::from_vec(&cut).unwrap();
-    assert_eq!(read.answers.len(), 29);
+    assert_eq!(read.answers.len(), 39);
     assert!(read.answers.iter().all(|record| record.ttl == 5));
 }
 

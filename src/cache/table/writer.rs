@@ -4,8 +4,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::fence;
 
-use super::{BLOCK, END, FLAGS_SHIFT, Found, READS, Table, field};
+use super::{BLOCK, BLOCKS_PER_ENTRY, END, FLAGS_SHIFT, Found, READS, Table, field};
 use crate::cache::eviction::{Eviction, Slot};
+use crate::cache::policy::Store;
 use crate::clock::Moment;
 use crate::wire::{Key, Outline};
 
@@ -16,16 +17,18 @@ pub(super) struct Writer {
     free_slots: Vec<Slot>,
     /// Slots never used begin here.
     fresh_slot: Slot,
-    slots: usize,
     /// First of the blocks that were given back, linked like an answer's.
     free_block: u32,
     /// The block used last of those never used before.
     fresh_block: u32,
-    pub(super) blocks_left: usize,
+    /// Blocks that each store may still take.
+    pub(super) blocks_left: [usize; 2],
 }
 
 /// An entry to be stored.
 pub(in crate::cache) struct Draft<'a> {
+    /// Where it counts.
+    pub store: Store,
     /// Its key.
     pub key: &'a Key,
     /// The answer's outline.
@@ -41,20 +44,15 @@ pub(in crate::cache) struct Draft<'a> {
 }
 
 impl Writer {
-    pub fn new(slots: usize, blocks: usize) -> Writer {
+    pub fn new(capacities: [usize; 2]) -> Writer {
         Writer {
-            eviction: Eviction::new(slots),
+            eviction: Eviction::new(capacities),
             free_slots: Vec::new(),
             fresh_slot: 0,
-            slots,
             free_block: END,
             fresh_block: END,
-            blocks_left: blocks,
+            blocks_left: capacities.map(|capacity| capacity * BLOCKS_PER_ENTRY),
         }
-    }
-
-    fn is_full(&self) -> bool {
-        self.eviction.len() >= self.slots
     }
 
     fn take_slot(&mut self) -> Slot {
@@ -66,50 +64,68 @@ impl Writer {
 }
 
 impl Table {
-    /// Stores `draft` and says how many other entries had to go; `None`: it is too large for this table.
+    /// Stores `draft` in place of what there is for its key, and says how many other entries had to go;
+    /// `None`: it is too large for its store.
     pub fn insert(&self, draft: &Draft<'_>) -> Option<u64> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut old = self.find(draft.key);
+        let store = draft.store;
         let blocks = draft.octets.len().div_ceil(BLOCK);
-        if blocks > self.blocks {
+        if blocks > self.capacities[store as usize] * BLOCKS_PER_ENTRY {
             return None;
         }
+        let mut old = self.find(draft.key);
+        if let Some(other) = old.take_if(|old| writer.eviction.store_of(old.slot) != store) {
+            self.drop_slot(&mut writer, other.slot);
+        }
         let mut evicted = 0;
-        while writer.blocks_left < blocks || old.is_none() && writer.is_full() {
-            let victim = self.evict(&mut writer)?;
+        while writer.blocks_left[store as usize] < blocks || old.is_none() && writer.eviction.is_full(store) {
+            let victim = self.evict(&mut writer, store)?;
             match old {
                 Some(found) if found.slot == victim => old = None,
                 _ => evicted += 1,
             }
         }
-        let first_block = self.write_blocks(&mut writer, draft.octets);
+        let first_block = self.write_blocks(&mut writer, store, draft.octets);
         if let Some(old) = old {
             self.rewrite(old.slot, first_block, Some(draft));
-            self.free_blocks(&mut writer, &old);
+            self.free_blocks(&mut writer, store, &old);
         } else {
             let slot = writer.take_slot();
             self.rewrite(slot, first_block, Some(draft));
             self.link(slot, draft.key.hash());
-            writer.eviction.admit(slot, draft.key.hash());
+            writer.eviction.admit(slot, store, draft.key.hash());
         }
-        self.len.store(writer.eviction.len() as u64, Relaxed);
+        self.note_lengths(&writer);
         Some(evicted)
     }
 
     /// Takes out the entry for `key`.
+    #[cfg(test)]
     pub fn remove(&self, key: &Key) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = self.find(key) {
-            writer.eviction.remove(found.slot);
-            self.discard(&mut writer, found.slot);
-            self.len.store(writer.eviction.len() as u64, Relaxed);
+            self.drop_slot(&mut writer, found.slot);
+            self.note_lengths(&writer);
         }
     }
 
-    fn evict(&self, writer: &mut Writer) -> Option<Slot> {
+    fn note_lengths(&self, writer: &Writer) {
+        for store in [Store::Success, Store::Denial] {
+            self.lengths[store as usize].store(writer.eviction.len(store), Relaxed);
+        }
+    }
+
+    fn drop_slot(&self, writer: &mut Writer, slot: Slot) {
+        let store = writer.eviction.store_of(slot);
+        writer.eviction.remove(slot);
+        self.discard(writer, store, slot);
+    }
+
+    fn evict(&self, writer: &mut Writer, store: Store) -> Option<Slot> {
         let word = |slot, at: usize| self.slot(slot).map(|words| &words[at]);
         let popularity = |slot| word(slot, field::POPULARITY).map_or(0, |word| word.load(Relaxed));
         let victim = writer.eviction.evict(
+            store,
             |slot| popularity(slot) & READS,
             |slot, reads| {
                 if let Some(word) = word(slot, field::POPULARITY) {
@@ -118,17 +134,17 @@ impl Table {
             },
             |slot| word(slot, field::HASH).map_or(0, |word| word.load(Relaxed)),
         )?;
-        self.discard(writer, victim);
+        self.discard(writer, store, victim);
         Some(victim)
     }
 
     /// Empties a slot that is no longer in the order of eviction.
-    fn discard(&self, writer: &mut Writer, slot: Slot) {
+    fn discard(&self, writer: &mut Writer, store: Store, slot: Slot) {
         let Some(words) = self.slot(slot) else { return };
         let found = Found::new(slot, 0, words);
         self.unlink(slot, words[field::HASH].load(Relaxed));
         self.rewrite(slot, END, None);
-        self.free_blocks(writer, &found);
+        self.free_blocks(writer, store, &found);
         writer.free_slots.push(slot);
     }
 
@@ -179,8 +195,9 @@ impl Table {
     }
 
     /// Writes `octets` to as many blocks as they need, which must be left, and returns the first.
-    fn write_blocks(&self, writer: &mut Writer, octets: &[u8]) -> u32 {
+    fn write_blocks(&self, writer: &mut Writer, store: Store, octets: &[u8]) -> u32 {
         let mut first = END;
+        writer.blocks_left[store as usize] -= octets.len().div_ceil(BLOCK);
         // From the end, so that each block knows the one after it.
         for octets in octets.chunks(BLOCK).rev() {
             let link = self.take_block(writer);
@@ -197,7 +214,6 @@ impl Table {
     }
 
     fn take_block(&self, writer: &mut Writer) -> u32 {
-        writer.blocks_left -= 1;
         if writer.free_block == END {
             writer.fresh_block += 1;
             return writer.fresh_block;
@@ -207,13 +223,13 @@ impl Table {
         link
     }
 
-    fn free_blocks(&self, writer: &mut Writer, found: &Found<'_>) {
+    fn free_blocks(&self, writer: &mut Writer, store: Store, found: &Found<'_>) {
         let mut link = found.first_block;
         while link != END {
             let next = self.block_link(link).load(Relaxed);
             self.block_link(link).store(writer.free_block, Relaxed);
             writer.free_block = link;
-            writer.blocks_left += 1;
+            writer.blocks_left[store as usize] += 1;
             link = next;
         }
     }
