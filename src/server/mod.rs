@@ -21,6 +21,7 @@ mod moderation;
 mod querylog;
 mod reply_to;
 mod responder;
+mod scratch;
 mod stream;
 #[cfg(test)]
 mod tests;

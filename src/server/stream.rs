@@ -19,11 +19,11 @@ use super::config::Timeouts;
 use super::miss::{Miss, Misses};
 use super::reply_to::{Frame, ReplySlot, ReplyTo};
 use super::responder::{Outcome, Responder, Timing};
+use super::scratch::scratch;
 use super::zones::Zones;
 use crate::clock::{self, Clock};
 use crate::forward::FrameReader;
 use crate::metrics::{Counter, Gauge, Registry, Transport, names};
-use crate::wire::REPLY_ROOM;
 
 /// Connections at most; one more is closed at once.
 const MAX_CONNECTIONS: usize = 1024;
@@ -59,7 +59,7 @@ impl Streams {
             clients: Clients::new(CLIENT_CONNECTIONS),
             open: registry.gauge(&names::TCP_CONNECTIONS, []),
             refused: registry.counter(&names::TCP_REFUSED, []),
-            scratch: RefCell::new(vec![0; REPLY_ROOM]),
+            scratch: scratch(),
         })
     }
 

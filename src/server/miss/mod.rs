@@ -31,8 +31,9 @@ use crate::server::moderation::Moderation;
 use crate::server::querylog::Answered;
 use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
+use crate::server::scratch::scratch;
 use crate::server::zones::{Block, BlockId, Zone};
-use crate::wire::{Answer, Edns, ExtendedError, Key, Query, REPLY_ROOM, Rcode, write_text};
+use crate::wire::{Answer, Edns, ExtendedError, Key, Query, Rcode, write_text};
 use landing::{Landing, write};
 use places::{Place, Places, Slot};
 use upstreams::Upstreams;
@@ -94,7 +95,7 @@ impl Misses {
             moderation,
             waits: registry.histogram(&names::MISS_QUEUE_WAIT, []),
             unsendable: registry.counter(&names::DROPPED, ["unsendable"]),
-            scratch: RefCell::new(vec![0; REPLY_ROOM]),
+            scratch: scratch(),
             outbox: RefCell::default(),
         })
     }
