@@ -5,11 +5,13 @@
 //! to avoid.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, recv};
+use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::coop::consume_budget;
@@ -87,13 +89,15 @@ impl Datagrams {
             let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
             let interest = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
             let mut scratch = self.scratch.borrow_mut();
-            scratch.resize(MAX_DATAGRAM, 0);
-            let received = socket.try_io(interest, || (&*SockRef::from(socket)).read(&mut scratch));
+            scratch.clear();
+            scratch.reserve(MAX_DATAGRAM);
+            let received = socket.try_io(interest, || {
+                Ok(recv(socket, spare_capacity(&mut scratch), RecvFlags::empty()).map(|_| ())?)
+            });
             match received {
-                Ok(length) => {
-                    let reply = &scratch[..length];
-                    let taken = length >= HEADER && accept(reply);
-                    return Ok(taken.then(|| reply.to_vec()));
+                Ok(()) => {
+                    let taken = scratch.len() >= HEADER && accept(&scratch);
+                    return Ok(taken.then(|| scratch.to_vec()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
