@@ -50,7 +50,7 @@ pub enum Rejected {
 impl Tail {
     /// Reads an OPT without options that ends the packet: nearly all stub resolvers that send an OPT send
     /// this, and nothing else.
-    #[inline(always)]
+    #[inline(never)]
     fn plain_opt(packet: &[u8], question_end: usize) -> Option<Tail> {
         let opt = packet.get(question_end..)?.first_chunk::<{ Edns::LEN }>()?;
         let [0, 0, 41, size_high, size_low, _, version, flags, _, 0, 0] = *opt else { return None };
@@ -248,16 +248,18 @@ pub fn same_question(one: &[u8], other: &[u8]) -> bool {
 #[inline(always)]
 pub(super) fn question_end(packet: &[u8]) -> Option<usize> {
     let mut at = HEADER;
+    // Pointers and what else is no length have bits above 63.
+    let mut lengths = 0;
     loop {
         let len = usize::from(*packet.get(at)?);
-        at += 1;
+        at += 1 + len;
+        lengths |= len;
         if len == 0 {
             break;
         }
-        if len > 63 {
-            return None;
-        }
-        at += len;
+    }
+    if lengths > 63 {
+        return None;
     }
     let end = at + 4;
     (at - HEADER <= MAX_NAME && end <= packet.len()).then_some(end)
