@@ -25,9 +25,10 @@ use crate::wire::{Query, Rcode, Rejected, Reply};
 
 /// Misses on their way to the thread that asks upstreams; one more is REFUSED.
 pub const MISS_QUEUE: usize = 4096;
-/// Misses one client may send a second, and at once; one more is REFUSED here, where that is cheap.
+/// Misses one client among others may send a second, and at once; one more is REFUSED here, where that
+/// is cheap.
 /// Upstreams answer in order: what one client has with them is what the others wait behind.
-const CLIENT_RATE: u64 = 10_000;
+const CLIENT_RATE: u64 = 3_000;
 const CLIENT_BURST: u64 = 1024;
 /// The time of one batch in so many is taken and stands for the others, so that the clock is read
 /// once per batch.
