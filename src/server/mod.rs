@@ -19,6 +19,7 @@ mod loops;
 mod miss;
 mod moderation;
 mod querylog;
+mod rates;
 mod reply_to;
 mod responder;
 mod stream;
