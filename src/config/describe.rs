@@ -50,6 +50,9 @@ fn block_lines(block: &Block) -> Vec<String> {
     if block.detect_loops {
         also.push("loops detected".to_owned());
     }
+    if block.search_ahead.is_some() {
+        also.push("search paths fetched ahead".to_owned());
+    }
     if block.metrics {
         also.push("queries counted".to_owned());
     }

@@ -21,6 +21,7 @@ mod moderation;
 mod querylog;
 mod reply_to;
 mod responder;
+mod search_ahead;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -37,5 +38,6 @@ pub use moderation::Moderation;
 pub use querylog::QueryLogger;
 pub use reply_to::ReplyTo;
 pub use responder::{Outcome, Responder, Timing};
+pub use search_ahead::SearchAhead;
 pub use stream::Streams;
 pub use udp::{MISS_QUEUE, UdpThread, UdpWorker, thread_name};
