@@ -80,8 +80,13 @@ fn cache_words(config: &cache::Config) -> String {
     }
     if let Some(stale) = config.serve_stale {
         let mode = match stale.mode {
-            StaleMode::Immediate => "at once",
-            StaleMode::Verify => "when the upstream fails",
+            StaleMode::Immediate => "at once".to_owned(),
+            StaleMode::Verify => match stale.patience() {
+                Some(patience) => {
+                    format!("when the upstream fails or takes {}", duration::show(patience))
+                }
+                None => "when the upstream fails".to_owned(),
+            },
         };
         words.push(format!("stale for {} s {mode}", stale.window));
     }

@@ -62,6 +62,11 @@ impl Places {
         self.waiting.count.get()
     }
 
+    /// Whether there is no room for what can do without.
+    pub(super) fn is_half_full(&self) -> bool {
+        [&self.waiting, &self.flights].iter().any(|limited| limited.count.get() * 2 >= limited.limit)
+    }
+
     /// A place for a query of `client`; `None` when it, or all together, have theirs.
     pub(super) fn enter(self: &Rc<Self>, client: Option<IpAddr>) -> Option<Place> {
         let pass = match client {
