@@ -134,6 +134,11 @@ mod tests {
         assert!(places.enter(client(2)).is_none());
         drop((greedy, refreshes));
         assert_eq!(places.waiting(), 0);
+        assert!(!places.is_half_full());
+        let half: Vec<Slot> = (0..MAX_FLIGHTS / 2).filter_map(|_| places.depart()).collect();
+        assert!(places.is_half_full());
+        drop(half);
+        assert!(!places.is_half_full());
         let slots: Vec<Slot> = std::iter::from_fn(|| places.depart()).collect();
         assert_eq!(slots.len(), MAX_FLIGHTS);
         drop(slots);
