@@ -68,12 +68,12 @@ mod tests {
         let names = |texts: &[&str]| texts.iter().map(name_of).collect();
         let domains = names(&["in-addr.arpa", "cluster.local"]);
         let ahead = SearchAhead { domains, node_domains: names(node_domains) };
-        let text = |wire: &Box<[u8]>| {
+        let text = |wire: &[u8]| {
             let mut text = String::new();
             write_text(wire, &mut text).unwrap();
             text
         };
-        ahead.names_after(name_of(&name).as_wire()).iter().map(text).collect()
+        ahead.names_after(name_of(&name).as_wire()).iter().map(|wire| text(wire)).collect()
     }
 
     #[test]

@@ -11,6 +11,8 @@
 mod ahead;
 mod landing;
 mod places;
+#[cfg(test)]
+mod tests;
 mod upstreams;
 
 use std::cell::RefCell;
