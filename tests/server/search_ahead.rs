@@ -284,3 +284,24 @@ fn what_a_look_up_costs() {
         assert!(about(many, expected.1), "{many} instead of {}", expected.1);
     }
 }
+
+#[test]
+fn each_name_is_fetched_where_the_pods_query_would_be() {
+    let [cluster, here, there] = [(); 3].map(|()| Scripted::start(distant));
+    let [one, other] = [(); 2].map(|()| loopback::fresh_dns());
+    let block = |zone: &str, bind: &str, upstream: &Scripted, directive: &str| {
+        format!("{zone} {{\n bind {bind}\n cache\n forward . {}\n {directive}\n}}\n", upstream.address)
+    };
+    let [one_ip, other_ip] = [one, other].map(|address| address.ip().to_string());
+    let corefile = [
+        block("cluster.local", &format!("{one_ip} {other_ip}"), &cluster, "search_ahead"),
+        block(".", &one_ip, &here, ""),
+        block(".", &other_ip, &there, ""),
+    ];
+    let _server = Doorstep::start(one.ip(), &corefile.concat());
+    for (address, name) in [(one, "host1.example"), (other, "host2.example")] {
+        look_up(&Pod { server: address, search: &SEARCH[..3], dress: |ask| ask }, name);
+    }
+    let counts = |upstream: &Scripted| [1, 2].map(|n| upstream.count(&format!("host{n}.example.")));
+    assert_eq!([counts(&cluster), counts(&here), counts(&there)], [[0, 0], [2, 0], [0, 2]]);
+}
