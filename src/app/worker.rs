@@ -121,7 +121,7 @@ impl Worker {
 
     fn serve_udp(&mut self, plan: &Plan, listen: Listen, sockets: &Sockets) -> io::Result<()> {
         let name = thread_name(listen.address, listen.index);
-        let zones = Arc::new(plan.zones(listen.address, &name, &self.registry));
+        let zones = plan.zones(listen.address, &name, &self.registry);
         if let Some((_, served)) = self.udp.get(&listen) {
             served.store(zones);
             return Ok(());
@@ -134,7 +134,7 @@ impl Worker {
     }
 
     fn serve_tcp(&mut self, plan: &Plan, address: SocketAddr, sockets: &Sockets) -> io::Result<()> {
-        let zones = Arc::new(plan.zones(address, MISS_WRITER, &self.registry));
+        let zones = plan.zones(address, MISS_WRITER, &self.registry);
         // Open connections look for their zones where they always did; only the acceptor is a new one,
         // and who waits to be accepted waits in the socket.
         let place = match self.tcp.remove(&address) {

@@ -22,6 +22,7 @@ mod querylog;
 mod rates;
 mod reply_to;
 mod responder;
+mod search_ahead;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -38,5 +39,6 @@ pub use moderation::Moderation;
 pub use querylog::QueryLogger;
 pub use reply_to::ReplyTo;
 pub use responder::{Outcome, Responder, Timing};
+pub use search_ahead::SearchAhead;
 pub use stream::Streams;
 pub use udp::{MISS_QUEUE, UdpThread, UdpWorker, thread_name};

@@ -62,6 +62,11 @@ impl Places {
         self.waiting.count.get()
     }
 
+    /// Whether there is no room for what can do without.
+    pub(super) fn is_half_full(&self) -> bool {
+        [&self.waiting, &self.flights].iter().any(|limited| limited.count.get() * 2 >= limited.limit)
+    }
+
     /// A place for a query of `client`; `None` when it, or all together, have theirs.
     pub(super) fn enter(self: &Rc<Self>, client: Option<IpAddr>) -> Option<Place> {
         let pass = match client {
@@ -129,6 +134,11 @@ mod tests {
         assert!(places.enter(client(2)).is_none());
         drop((greedy, refreshes));
         assert_eq!(places.waiting(), 0);
+        assert!(!places.is_half_full());
+        let half: Vec<Slot> = (0..MAX_FLIGHTS / 2).filter_map(|_| places.depart()).collect();
+        assert!(places.is_half_full());
+        drop(half);
+        assert!(!places.is_half_full());
         let slots: Vec<Slot> = std::iter::from_fn(|| places.depart()).collect();
         assert_eq!(slots.len(), MAX_FLIGHTS);
         drop(slots);
