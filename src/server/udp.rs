@@ -15,6 +15,7 @@ use super::batch::{Batch, Origin, Wake};
 use super::client::Client;
 use super::miss::Miss;
 use super::rates::Rates;
+use super::refusals::Refusals;
 use super::reply_to::ReplyTo;
 use super::responder::{Outcome, Responder, Timing};
 use super::zones::{Zone, Zones};
@@ -43,6 +44,8 @@ pub struct UdpWorker {
     pub zones: Arc<ArcSwap<Zones>>,
     /// Where misses go.
     pub misses: mpsc::Sender<Miss>,
+    /// Who hears of clients that are refused.
+    pub refusals: Arc<Refusals>,
 }
 
 /// A running UDP thread.
@@ -204,6 +207,7 @@ impl Running {
             self.counters.overflow.inc();
         } else {
             self.counters.too_fast.inc();
+            self.worker.refusals.note(client.peer.ip(), "among others it sends too many misses a second");
         }
         let query = Query::parse(packet).ok()?;
         Some(Reply::error(room, &query, Rcode::REFUSED, None))

@@ -128,7 +128,7 @@ impl Node {
         let clock = Clock::from_fn(move || {
             Moment(1_000_000).plus_ms(Instant::now().duration_since(epoch).as_millis() as u64)
         });
-        let misses = Misses::new(&registry, clock.clone(), Rc::default());
+        let misses = Misses::new(&registry, clock.clone(), Rc::default(), Arc::default());
         let upstream = Rc::new(Upstream::default());
         let of_each = ids.into_iter().map(|id| (id, upstream.clone() as Rc<dyn Resolve>));
         misses.set_upstreams(of_each.collect());

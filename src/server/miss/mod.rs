@@ -32,6 +32,7 @@ use crate::server::batch::Outbox;
 use crate::server::inflight::{FlightKey, Inflight};
 use crate::server::moderation::Moderation;
 use crate::server::querylog::Answered;
+use crate::server::refusals::Refusals;
 use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
 use crate::server::zones::{Block, BlockId, Zone};
@@ -88,11 +89,17 @@ struct Flight {
 }
 
 impl Misses {
-    /// A desk that counts in `registry`, tells the time by `clock`, and `moderation` of its work.
-    pub fn new(registry: &Registry, clock: Clock, moderation: Rc<Moderation>) -> Rc<Misses> {
+    /// A desk that counts in `registry`, tells the time by `clock`, `moderation` of its work, and `refusals`
+    /// whom it refused.
+    pub fn new(
+        registry: &Registry,
+        clock: Clock,
+        moderation: Rc<Moderation>,
+        refusals: Arc<Refusals>,
+    ) -> Rc<Misses> {
         Rc::new(Misses {
             inflight: Inflight::default(),
-            places: Places::new(registry),
+            places: Places::new(registry, refusals),
             upstreams: RefCell::default(),
             clock,
             moderation,

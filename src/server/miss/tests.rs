@@ -51,7 +51,7 @@ impl Desk {
         let verify = ServeStale { window: 3600, mode: StaleMode::Verify, verify_wait_ms: 1800 };
         let cache = Cache::new(Config { serve_stale: Some(verify), ..Config::default() });
         let cache = Arc::new(cache.unwrap());
-        let misses = Misses::new(&Registry::new(), Clock::from_fn(|| NOW), Rc::default());
+        let misses = Misses::new(&Registry::new(), Clock::from_fn(|| NOW), Rc::default(), Arc::default());
         let upstream = Rc::new(Nothing::default());
         misses.set_upstreams([(BlockId(1), upstream.clone() as Rc<dyn Resolve>)].into());
         let client = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
