@@ -162,6 +162,12 @@ fn values_out_of_range_are_refused_with_the_range() {
         ("cache {\n servfail 5\n}", "a unit is missing"),
         ("cache {\n prefetch 1 1m 10\n}", "`10` is not a percentage"),
         ("cache {\n serve_stale 1h later\n}", "neither immediate nor verify"),
+        ("cache {\n serve_stale 1h verify soon\n}", "`soon` is not a duration"),
+        ("cache {\n serve_stale 1h verify 2\n}", "a unit is missing"),
+        ("cache {\n serve_stale 1h immediate 2s\n}", "neither immediate nor verify"),
+        ("search_ahead a..b", "`a..b` is not a"),
+        ("search_ahead {\n domains a\n}", "`search_ahead` takes no options"),
+        ("search_ahead\nsearch_ahead", "only once"),
         ("bufsize 5000", "from 512 to 4096"),
         ("timeouts {\n read 25h\n}", "from 1s to 24h"),
         ("timeouts {\n}", "`timeouts` without a value"),
@@ -234,8 +240,15 @@ fn cache_values_arrive() {
     assert_eq!(cache.denial, store(2304, 1800, 5));
     let prefetch = cache::Prefetch { amount: 10, gap_ms: 90_000, percentage: 15 };
     assert_eq!(cache.prefetch, Some(prefetch));
-    let stale = cache::ServeStale { window: 7200, mode: cache::StaleMode::Verify };
+    let stale = cache::ServeStale { window: 7200, mode: cache::StaleMode::Verify, verify_wait_ms: 1800 };
     assert_eq!(cache.serve_stale, Some(stale));
+    let patience = |line: &str| {
+        let cache = block(&format!("cache {{\n serve_stale {line}\n}}")).cache.unwrap();
+        cache.serve_stale.unwrap().patience()
+    };
+    let millis = |millis| Some(Duration::from_millis(millis));
+    assert_eq!([patience("1h verify"), patience("1h verify 2500ms")], [millis(1800), millis(2500)]);
+    assert_eq!([patience("1h verify 0s"), patience("1h immediate"), patience("1h")], [None; 3]);
     assert_eq!((cache.servfail_ttl, cache.keep_ttl), (1, true));
     assert_eq!(names(&cache.disable_denial), ["a."]);
     assert_eq!(block("cache").cache, Some(cache::Config::default()));
@@ -265,6 +278,28 @@ fn listeners_and_process_values_arrive() {
     assert_eq!(shown(&block.zones[0].1), "[127.0.0.1:53]");
     assert_eq!(block.bufsize, Some(1400));
     assert!(block.plugins.is_sorted() && block.plugins.contains(&"reload"));
+}
+
+#[test]
+fn domains_of_the_node_arrive() {
+    let domains = |directive: &str| -> Option<Vec<String>> {
+        block(directive).search_ahead.map(|domains| domains.iter().map(ToString::to_string).collect())
+    };
+    assert_eq!(domains("errors"), None);
+    assert_eq!(domains("search_ahead"), Some(vec![]));
+    assert_eq!(domains("search_ahead EC2.internal. b").unwrap(), ["ec2.internal.", "b."]);
+}
+
+#[test]
+fn what_is_not_stock_is_described() {
+    let words = |directives: &str| describe(&config(&format!(".:53 {{\n{directives}\n}}\n")));
+    let verify = |timeout: &str| words(&format!("cache {{\n serve_stale 1h verify {timeout}\n}}"));
+    assert!(verify("").contains("stale for 3600 s when the upstream fails or takes 1800ms\n"));
+    assert!(verify("2s").contains("stale for 3600 s when the upstream fails or takes 2s\n"));
+    assert!(verify("0s").contains("stale for 3600 s when the upstream fails\n"));
+    assert!(words("search_ahead").contains("  also     search paths fetched ahead\n"));
+    let domains = words("search_ahead a b.c");
+    assert!(domains.contains("  also     search paths fetched ahead, then a. b.c.\n"), "{domains}");
 }
 
 #[test]

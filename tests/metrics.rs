@@ -61,6 +61,7 @@ doorstep_miss_queue_length gauge
 doorstep_miss_queue_wait_seconds histogram | 0.00025 0.0005 0.001 0.002 0.004 0.008 0.016 0.032 0.064 0.128 0.256 0.512 1.024 2.048 4.096 8.192 +Inf
 doorstep_misses_inflight gauge
 doorstep_queue_overflows_total counter queue
+doorstep_search_ahead_total counter
 doorstep_tcp_connections gauge
 doorstep_tcp_connections_refused_total counter
 doorstep_upstream_hedges_total counter to

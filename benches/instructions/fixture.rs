@@ -1,7 +1,7 @@
 //! A warm server without sockets: the zones of the stock Corefile, and answers in their cache.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use doorstep::cache::{Cache, Config, ServeStale, StaleMode};
 use doorstep::clock::Moment;
@@ -89,7 +89,8 @@ impl Fixture {
             registry.zone_shard("udp0", &labels)
         };
         let zone = |name: &str| {
-            let serve_stale = stale.then_some(ServeStale { window: 3600, mode: StaleMode::Immediate });
+            let mode = StaleMode::Immediate;
+            let serve_stale = stale.then_some(ServeStale { window: 3600, mode, verify_wait_ms: 0 });
             let cache = Cache::new(Config { serve_stale, ..Config::default() }).expect("address space");
             cases.iter().for_each(|case| fill(&cache, case));
             Arc::new(Zone {
@@ -97,6 +98,7 @@ impl Fixture {
                 block: Arc::new(block(cache)),
                 shard: shard(name),
                 miss_shard: shard(name),
+                siblings: Weak::new(),
             })
         };
         let zones = Zones::new(ZONES.map(zone).to_vec(), shard("dropped"), true);
@@ -153,6 +155,7 @@ fn block(cache: Cache) -> Block {
         log: QueryLogger::default(),
         errors: None,
         loops: None,
+        search_ahead: None,
         empty: false,
     }
 }

@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Weak};
 
 use crate::cache::{Cache, Store};
 use crate::config::Config;
 use crate::forward::{self, Chain, Directory};
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
-use crate::server::{self, ErrorLog, QueryLogger, Resolve, Timeouts, probe_name};
+use crate::server::{self, ErrorLog, QueryLogger, Resolve, SearchAhead, Timeouts, probe_name};
 use crate::sockets::{Listen, Role, is_supported};
 use crate::wire::Name;
 
@@ -109,7 +109,17 @@ impl Plan {
     }
 
     /// The zones on `address`, counted by `writer`.
-    pub fn zones(&self, address: SocketAddr, writer: &str, registry: &Registry) -> Zones {
+    pub fn zones(&self, address: SocketAddr, writer: &str, registry: &Registry) -> Arc<Zones> {
+        Arc::new_cyclic(|siblings| self.zones_among(siblings, address, writer, registry))
+    }
+
+    fn zones_among(
+        &self,
+        siblings: &Weak<Zones>,
+        address: SocketAddr,
+        writer: &str,
+        registry: &Registry,
+    ) -> Zones {
         let server = server_label(address);
         let mut zones = Vec::new();
         let mut any_class = false;
@@ -125,6 +135,7 @@ impl Plan {
                     block: planned.block.clone(),
                     shard: shard(writer),
                     miss_shard: shard(MISS_WRITER),
+                    siblings: siblings.clone(),
                 }));
             }
         }
@@ -178,6 +189,8 @@ fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) ->
     };
     let probe = config.zones.first().filter(|_| config.detect_loops);
     let probe = probe.and_then(|(zone, _)| probe_name(zone, crate::clock::nanoseconds() ^ id.0 << 48));
+    let domains = || config.zones.iter().map(|(zone, _)| zone.clone()).collect();
+    let search_ahead = config.search_ahead.clone();
     Ok(Block {
         id,
         cache,
@@ -189,6 +202,7 @@ fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) ->
             seen: AtomicU32::new(0),
             looping: AtomicBool::new(false),
         }),
+        search_ahead: search_ahead.map(|node_domains| SearchAhead { domains: domains(), node_domains }),
         empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
     })
 }

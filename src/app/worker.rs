@@ -20,8 +20,8 @@ use crate::forward::{self, Directory};
 use crate::metrics::{Registration, Registry, names};
 use crate::server::zones::Zones;
 use crate::server::{
-    MISS_QUEUE, Miss, Misses, Moderation, Streams, Timeouts, UdpThread, UdpWorker, Wake, probe_for_loop,
-    thread_name,
+    MISS_QUEUE, Miss, Misses, Moderation, Refusals, Streams, Timeouts, UdpThread, UdpWorker, Wake,
+    probe_for_loop, thread_name,
 };
 use crate::sockets::{Listen, Role, Sockets};
 
@@ -31,6 +31,7 @@ const DRAIN: Duration = forward::DEADLINE;
 
 /// Everything that serves DNS. Lives on one thread, in a tokio `LocalSet`.
 pub struct Worker {
+    refusals: Arc<Refusals>,
     registry: Registry,
     directory: Directory,
     misses: Rc<Misses>,
@@ -60,7 +61,8 @@ impl Worker {
     ///
     /// `moderation` is told when there was work.
     pub fn new(registry: &Registry, moderation: Rc<Moderation>) -> io::Result<Worker> {
-        let misses = Misses::new(registry, Clock::system(), moderation);
+        let refusals = Arc::<Refusals>::default();
+        let misses = Misses::new(registry, Clock::system(), moderation, refusals.clone());
         let (queue, waiting) = mpsc::channel(MISS_QUEUE);
         tokio::task::spawn_local(misses.clone().serve(waiting));
         let length = queue.downgrade();
@@ -69,6 +71,7 @@ impl Worker {
         });
         Ok(Worker {
             registry: registry.clone(),
+            refusals,
             directory: Directory::new(Rc::new(UpstreamMetrics::new(registry))),
             streams: Streams::new(misses.clone(), Clock::system(), Timeouts::default(), registry),
             misses,
@@ -121,20 +124,25 @@ impl Worker {
 
     fn serve_udp(&mut self, plan: &Plan, listen: Listen, sockets: &Sockets) -> io::Result<()> {
         let name = thread_name(listen.address, listen.index);
-        let zones = Arc::new(plan.zones(listen.address, &name, &self.registry));
+        let zones = plan.zones(listen.address, &name, &self.registry);
         if let Some((_, served)) = self.udp.get(&listen) {
             served.store(zones);
             return Ok(());
         }
         let zones = Arc::new(ArcSwap::new(zones));
         let socket = Arc::new(sockets.udp(&listen)?);
-        let worker = UdpWorker { socket, zones: zones.clone(), misses: self.queue.clone() };
+        let worker = UdpWorker {
+            socket,
+            zones: zones.clone(),
+            misses: self.queue.clone(),
+            refusals: self.refusals.clone(),
+        };
         self.udp.insert(listen, (worker.spawn(&name, &self.registry)?, zones));
         Ok(())
     }
 
     fn serve_tcp(&mut self, plan: &Plan, address: SocketAddr, sockets: &Sockets) -> io::Result<()> {
-        let zones = Arc::new(plan.zones(address, MISS_WRITER, &self.registry));
+        let zones = plan.zones(address, MISS_WRITER, &self.registry);
         // Open connections look for their zones where they always did; only the acceptor is a new one,
         // and who waits to be accepted waits in the socket.
         let place = match self.tcp.remove(&address) {

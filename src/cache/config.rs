@@ -1,5 +1,7 @@
 //! What one `cache` directive asks for.
 
+use std::time::Duration;
+
 use crate::wire::Name;
 
 /// One cache, shared by every zone and address of its server block.
@@ -48,13 +50,28 @@ pub struct Prefetch {
     pub percentage: u8,
 }
 
-/// `serve_stale [DURATION] [immediate|verify]`.
+/// `serve_stale [DURATION] [immediate|verify [TIMEOUT]]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServeStale {
     /// Seconds after expiry during which an entry may still be served.
     pub window: u32,
     /// Whether the client waits for the upstream first.
     pub mode: StaleMode,
+    /// Milliseconds after which whoever waits for the upstream, with an expired answer at hand, gets that;
+    /// 0: when the upstream's own time is over.
+    pub verify_wait_ms: u64,
+}
+
+impl ServeStale {
+    /// Milliseconds to wait for the upstream when the Corefile does not say: the client response timer of
+    /// RFC 8767 §5, less than the time after which stub resolvers ask again.
+    pub const VERIFY_WAIT_MS: u64 = 1_800;
+
+    /// How long whoever has an expired answer at hand waits for the upstream; `None`: until that fails.
+    pub fn patience(&self) -> Option<Duration> {
+        let bounded = self.mode == StaleMode::Verify && self.verify_wait_ms > 0;
+        bounded.then(|| Duration::from_millis(self.verify_wait_ms))
+    }
 }
 
 /// How a stale entry is used.
@@ -62,7 +79,7 @@ pub struct ServeStale {
 pub enum StaleMode {
     /// Answer at once, refresh behind the client's back.
     Immediate,
-    /// Ask the upstream first; answer stale only if that fails.
+    /// Ask the upstream first; answer stale only if that fails or takes too long.
     Verify,
 }
 

@@ -64,7 +64,7 @@ impl Bench {
 }
 
 fn stale(mode: StaleMode) -> Config {
-    Config { serve_stale: Some(ServeStale { window: 100, mode }), ..Config::default() }
+    Config { serve_stale: Some(ServeStale { window: 100, mode, verify_wait_ms: 0 }), ..Config::default() }
 }
 
 fn seconds(count: u64) -> Moment {

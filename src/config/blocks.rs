@@ -61,6 +61,7 @@ fn finish(draft: Draft, zones: Vec<(Name, Vec<SocketAddr>)>) -> server::Block {
         errors: draft.errors,
         log: draft.log,
         detect_loops: draft.detect_loops,
+        search_ahead: draft.search_ahead,
         metrics: draft.metrics,
         bufsize: draft.bufsize,
         plugins: draft.plugins.into_iter().collect(),

@@ -8,6 +8,7 @@ use super::{Config, Origin, duration};
 use crate::cache::{self, StaleMode, StoreConfig};
 use crate::forward::{self, Policy, Source, Transport};
 use crate::server::Block;
+use crate::wire::Name;
 
 /// What was understood, one paragraph per block.
 pub fn describe(config: &Config) -> String {
@@ -50,6 +51,10 @@ fn block_lines(block: &Block) -> Vec<String> {
     if block.detect_loops {
         also.push("loops detected".to_owned());
     }
+    if let Some(domains) = &block.search_ahead {
+        let then = if domains.is_empty() { "" } else { ", then " };
+        also.push(format!("search paths fetched ahead{then}{}", names(domains)));
+    }
     if block.metrics {
         also.push("queries counted".to_owned());
     }
@@ -77,14 +82,18 @@ fn cache_words(config: &cache::Config) -> String {
     }
     if let Some(stale) = config.serve_stale {
         let mode = match stale.mode {
-            StaleMode::Immediate => "at once",
-            StaleMode::Verify => "when the upstream fails",
+            StaleMode::Immediate => "at once".to_owned(),
+            StaleMode::Verify => match stale.patience() {
+                Some(patience) => {
+                    format!("when the upstream fails or takes {}", duration::show(patience))
+                }
+                None => "when the upstream fails".to_owned(),
+            },
         };
         words.push(format!("stale for {} s {mode}", stale.window));
     }
     if !config.zones.is_empty() {
-        let zones: Vec<String> = config.zones.iter().map(ToString::to_string).collect();
-        words.push(format!("only below {}", zones.join(" ")));
+        words.push(format!("only below {}", names(&config.zones)));
     }
     words.join(", ")
 }
@@ -118,8 +127,7 @@ fn forward_words(config: &forward::Config) -> String {
         words.push(policy.to_owned());
     }
     if !config.except.is_empty() {
-        let zones: Vec<String> = config.except.iter().map(ToString::to_string).collect();
-        words.push(format!("except {}", zones.join(" ")));
+        words.push(format!("except {}", names(&config.except)));
     }
     words.join(", ")
 }
@@ -145,6 +153,11 @@ fn process_lines(config: &Config) -> Vec<String> {
         None => "no reload".to_owned(),
     });
     lines
+}
+
+fn names(names: &[Name]) -> String {
+    let shown: Vec<String> = names.iter().map(ToString::to_string).collect();
+    shown.join(" ")
 }
 
 fn sockets(addresses: &[SocketAddr]) -> String {

@@ -190,8 +190,9 @@ impl Upstream {
     }
 
     /// One attempt at an answer: at most [`MAX_ATTEMPTS`] messages together with what `tally`
-    /// counts already, the first one of this attempt included. A connection that had answered before and broke is replaced at once; a
-    /// truncated datagram is followed up over TCP; a server that rejects EDNS is asked without.
+    /// counts already, the first one of this attempt included. A connection that had answered before and
+    /// broke is replaced at once; a truncated datagram is followed up over TCP; a server that rejects EDNS
+    /// is asked without.
     ///
     /// Waits without end for a silent server: the caller holds the clock.
     pub(super) async fn attempt(
@@ -306,19 +307,20 @@ impl Upstream {
         last.map_or(now, |last| now.max(last + self.prober.check.interval))
     }
 
-    /// One probe. Any DNS message in answer is good: it need not know the name.
+    /// One probe. Any answer to its question is good: it need not know the name.
     async fn probe(&self) -> bool {
         self.last_probe.set(Some(Instant::now()));
         let message = self.prober.message();
+        let question = &message[HEADER..];
         if self.prober.over_udp {
-            let answer = self.datagrams.exchange(&message, message::is_response);
+            let answer = self.datagrams.exchange(&message, |reply| message::answers(reply, question));
             return matches!(timeout(PROBE_TIMEOUT, answer).await, Ok(Ok(_)));
         }
         let Ok(stream) = (self.prober.dial)(PROBE_TIMEOUT).await else {
             return false;
         };
         let connection = Connection::start(stream, &self.remote, 0, PROBE_TIMEOUT);
-        let answer = timeout(PROBE_TIMEOUT, connection.exchange(&message, &[])).await;
+        let answer = timeout(PROBE_TIMEOUT, connection.exchange(&message, question)).await;
         connection.retire();
         matches!(answer, Ok(Ok(_)))
     }

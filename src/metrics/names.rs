@@ -213,7 +213,9 @@ families! {
     MISS_QUEUE_WAIT: Histogram(TIME_BUCKETS), Unstable, "doorstep_miss_queue_wait_seconds" []
         "Seconds from receiving a query to its being taken up as a miss.";
     CLIENT_REFUSALS: Counter, Unstable, "doorstep_client_share_refusals_total" []
-        "Misses refused because one client had its share in flight already.";
+        "Misses refused because one client had its share in flight already, or sent more than its share a second.";
+    SEARCH_AHEAD: Counter, Unstable, "doorstep_search_ahead_total" []
+        "Queries sent before a pod that goes through its search path asked them.";
     UPSTREAM_RETRIES: Counter, Unstable, "doorstep_upstream_retries_total" ["to"]
         "Exchanges repeated after a connection broke or an upstream failed.";
     UPSTREAM_HEDGES: Counter, Unstable, "doorstep_upstream_hedges_total" ["to"]

@@ -32,6 +32,8 @@ pub struct Block {
     pub log: Vec<QueryLog>,
     /// `loop`.
     pub detect_loops: bool,
+    /// `search_ahead`, with the node's search domains.
+    pub search_ahead: Option<Vec<Name>>,
     /// `prometheus` is in the block: its queries are counted.
     pub metrics: bool,
     /// `bufsize`: cap on the UDP payload size.

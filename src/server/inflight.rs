@@ -45,6 +45,19 @@ impl<W> Inflight<W> {
         self.flights.borrow_mut().insert(key, vec![waiter]);
     }
 
+    /// Takes those off the flight `key` for whom `leaves` holds. The flight goes on.
+    pub fn leave(&self, key: &FlightKey, mut leaves: impl FnMut(&W) -> bool) -> Vec<W> {
+        match self.flights.borrow_mut().get_mut(key) {
+            Some(waiters) => waiters.extract_if(.., |waiter| leaves(waiter)).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether the flight `key` is under way.
+    pub fn is_flying(&self, key: &FlightKey) -> bool {
+        self.flights.borrow().contains_key(key)
+    }
+
     /// Ends the flight `key` and gives back who waited.
     pub fn land(&self, key: &FlightKey) -> Vec<W> {
         self.flights.borrow_mut().remove(key).unwrap_or_default()

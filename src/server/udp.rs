@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 use super::batch::{Batch, Origin, Wake};
 use super::client::Client;
 use super::miss::Miss;
+use super::rates::Rates;
+use super::refusals::Refusals;
 use super::reply_to::ReplyTo;
 use super::responder::{Outcome, Responder, Timing};
 use super::zones::{Zone, Zones};
@@ -23,6 +25,11 @@ use crate::wire::{Answer, Query, Rcode, Rejected, Reply};
 
 /// Misses on their way to the thread that asks upstreams; one more is REFUSED.
 pub const MISS_QUEUE: usize = 4096;
+/// Misses one client among others may send a second, and at once; one more is REFUSED here, where that
+/// is cheap.
+/// Upstreams answer in order: what one client has with them is what the others wait behind.
+const CLIENT_RATE: u64 = 3_000;
+const CLIENT_BURST: u64 = 1024;
 /// The time of one batch in so many is taken and stands for the others, so that the clock is read
 /// once per batch.
 const SAMPLE: u64 = 64;
@@ -37,6 +44,8 @@ pub struct UdpWorker {
     pub zones: Arc<ArcSwap<Zones>>,
     /// Where misses go.
     pub misses: mpsc::Sender<Miss>,
+    /// Who hears of clients that are refused.
+    pub refusals: Arc<Refusals>,
 }
 
 /// A running UDP thread.
@@ -51,6 +60,7 @@ struct Counters {
     unanswerable: Arc<Counter>,
     unsendable: Arc<Counter>,
     overflow: Arc<Counter>,
+    too_fast: Arc<Counter>,
     panics: Arc<Counter>,
 }
 
@@ -58,6 +68,7 @@ struct Running {
     worker: UdpWorker,
     responder: Responder,
     counters: Counters,
+    rates: Rates,
     batches: u64,
     hit_ns: u64,
 }
@@ -74,12 +85,14 @@ impl UdpWorker {
             unanswerable: dropped("unanswerable"),
             unsendable: dropped("unsendable"),
             overflow: registry.counter_of(name, &names::QUEUE_OVERFLOWS, ["misses"]),
+            too_fast: registry.counter_of(name, &names::CLIENT_REFUSALS, []),
             panics: registry.counter_of(name, &names::PANICS, []),
         };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let rates = Rates::new(CLIENT_RATE, CLIENT_BURST);
         let mut running =
-            Running { worker: self, responder: Responder::default(), counters, batches: 0, hit_ns: 0 };
+            Running { worker: self, responder: Responder::default(), counters, rates, batches: 0, hit_ns: 0 };
         let (started, starts) = std::sync::mpsc::channel();
         let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
             // Nobody waits any more only if this is the last thing the process does.
@@ -176,7 +189,7 @@ impl Running {
         }
     }
 
-    /// Queues a miss; if the queue is full, writes a refusal into `room`.
+    /// Queues a miss; if the queue is full or the client too fast, writes a refusal into `room`.
     fn hand_in(
         &self,
         packet: &[u8],
@@ -185,12 +198,17 @@ impl Running {
         (zone, stale): (Arc<Zone>, Option<Answer>),
         arrived_ns: u64,
     ) -> Option<usize> {
-        let reply_to = Some(ReplyTo::Udp(self.worker.socket.clone(), client));
-        let miss = Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
-        if self.worker.misses.try_send(miss).is_ok() {
-            return None;
+        if self.rates.allows(client.peer.ip(), arrived_ns) {
+            let reply_to = Some(ReplyTo::Udp(self.worker.socket.clone(), client));
+            let miss = Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
+            if self.worker.misses.try_send(miss).is_ok() {
+                return None;
+            }
+            self.counters.overflow.inc();
+        } else {
+            self.counters.too_fast.inc();
+            self.worker.refusals.note(client.peer.ip(), "among others it sends too many misses a second");
         }
-        self.counters.overflow.inc();
         let query = Query::parse(packet).ok()?;
         Some(Reply::error(room, &query, Rcode::REFUSED, None))
     }

@@ -1,10 +1,11 @@
 //! Which server block answers a name.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use super::errors::ErrorLog;
 use super::querylog::QueryLogger;
+use super::search_ahead::SearchAhead;
 use crate::cache::Cache;
 use crate::metrics::ZoneShard;
 use crate::wire::{Name, record_type};
@@ -30,6 +31,8 @@ pub struct Zone {
     pub shard: Arc<ZoneShard>,
     /// Counters of the thread that answers misses.
     pub miss_shard: Arc<ZoneShard>,
+    /// All zones of its listening address.
+    pub siblings: Weak<Zones>,
 }
 
 /// Names a block among all that ever were, so that the thread of misses finds its upstreams.
@@ -50,6 +53,8 @@ pub struct Block {
     pub errors: Option<ErrorLog>,
     /// `loop`, until its probes are over.
     pub loops: Option<LoopGuard>,
+    /// `search_ahead`.
+    pub search_ahead: Option<SearchAhead>,
     /// The block has no directive that could answer or report: everything is REFUSED.
     pub empty: bool,
 }

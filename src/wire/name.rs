@@ -97,6 +97,12 @@ impl Name {
         Name::from_text(&text).ok()
     }
 
+    /// The wire octets of `labels` followed by `suffix`, which ends with the root; both are wire octets
+    /// themselves. `None` if that is longer than a name may be.
+    pub fn join(labels: &[u8], suffix: &[u8]) -> Option<Box<[u8]>> {
+        (labels.len() + suffix.len() <= MAX_NAME).then(|| [labels, suffix].concat().into())
+    }
+
     /// The wire octets, lower case, root label included.
     pub fn as_wire(&self) -> &[u8] {
         &self.0

@@ -15,7 +15,9 @@ pub struct Query<'p> {
     question: &'p [u8],
     qtype: u16,
     flags: Flags,
-    tail: Tail,
+    edns: Option<Edns>,
+    /// There are records besides the question and an OPT.
+    has_records: bool,
 }
 
 /// What follows the question.
@@ -48,18 +50,6 @@ pub enum Rejected {
 }
 
 impl Tail {
-    /// Reads an OPT without options that ends the packet: nearly all stub resolvers that send an OPT send
-    /// this, and nothing else.
-    #[inline(always)]
-    fn plain_opt(packet: &[u8], question_end: usize) -> Option<Tail> {
-        let opt = packet.get(question_end..)?.first_chunk::<{ Edns::LEN }>()?;
-        let [0, 0, 41, size_high, size_low, _, version, flags, _, 0, 0] = *opt else { return None };
-        let udp_size = u16::from_be_bytes([size_high, size_low]);
-        let edns = Some(Edns { udp_size, version, dnssec_ok: flags & 0x80 != 0 });
-        let end = (question_end + Edns::LEN) as u16;
-        Some(Tail { edns, opt: (question_end as u16, end), end })
-    }
-
     /// Reads as many records as `counts`, the header's, say; `None` if there must not be so many, or such.
     #[inline(never)]
     fn read(packet: &[u8], question_end: usize, counts: &[u8]) -> Option<Tail> {
@@ -108,17 +98,17 @@ impl<'p> Query<'p> {
         let question = packet.get(HEADER..question_end).ok_or(Rejected::Malformed)?;
         let qtype = question.last_chunk::<4>().map_or(0, |fixed| u16::from_be_bytes([fixed[0], fixed[1]]));
         let counts = &header[4..];
-        let tail = if counts == QUESTION_ALONE {
-            let end = question_end as u16;
-            Tail { edns: None, opt: (end, end), end }
+        let (edns, has_records) = if counts == QUESTION_ALONE {
+            (None, false)
         } else if counts == OPT_ALONE
-            && let Some(tail) = Tail::plain_opt(packet, question_end)
+            && let Some(edns) = plain_opt(packet, question_end)
         {
-            tail
+            (Some(edns), false)
         } else {
-            Tail::read(packet, question_end, counts).ok_or(Rejected::Malformed)?
+            let tail = Tail::read(packet, question_end, counts).ok_or(Rejected::Malformed)?;
+            (tail.edns, usize::from(tail.opt.0) != question_end || tail.opt.1 != tail.end)
         };
-        Ok(Query { packet, question, qtype, flags, tail })
+        Ok(Query { packet, question, qtype, flags, edns, has_records })
     }
 
     /// The client's message id.
@@ -160,13 +150,13 @@ impl<'p> Query<'p> {
     /// The client's OPT record.
     #[inline]
     pub fn edns(&self) -> Option<Edns> {
-        self.tail.edns
+        self.edns
     }
 
     /// Whether the client asked for DNSSEC records (RFC 3225).
     #[inline]
     pub fn dnssec_ok(&self) -> bool {
-        self.tail.edns.is_some_and(|edns| edns.dnssec_ok)
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
     /// Octets of the whole message as it arrived.
@@ -184,7 +174,7 @@ impl<'p> Query<'p> {
     /// below that count as 512 (RFC 6891 §6.2.3).
     #[inline]
     pub fn udp_limit(&self) -> usize {
-        self.tail.edns.map_or(512, |edns| usize::from(edns.udp_size).max(512))
+        self.edns.map_or(512, |edns| usize::from(edns.udp_size).max(512))
     }
 
     /// Whether its answer may be shared with others: a plain question and nothing else.
@@ -193,19 +183,22 @@ impl<'p> Query<'p> {
     /// their own.
     #[inline]
     pub fn is_cacheable(&self) -> bool {
-        let plain =
-            usize::from(self.tail.opt.0) == HEADER + self.question.len() && self.tail.opt.1 == self.tail.end;
-        plain
+        !self.has_records
             && self.flags().opcode() == Opcode::QUERY
             && !matches!(self.qtype(), record_type::IXFR | record_type::AXFR)
     }
 
     /// The message without its OPT.
     pub fn without_opt(&self) -> Vec<u8> {
-        let (opt, end) =
-            ((usize::from(self.tail.opt.0), usize::from(self.tail.opt.1)), usize::from(self.tail.end));
+        let question_end = HEADER + self.question.len();
+        // It was read before, so there is nothing it could fail at.
+        let tail =
+            self.packet.get(4..HEADER).and_then(|counts| Tail::read(self.packet, question_end, counts));
+        let (opt, end) = tail.map_or(((question_end, question_end), question_end), |tail| {
+            ((usize::from(tail.opt.0), usize::from(tail.opt.1)), usize::from(tail.end))
+        });
         let mut message = [&self.packet[..opt.0], &self.packet[opt.1..end]].concat();
-        if self.tail.edns.is_some() {
+        if self.edns.is_some() {
             let additionals = u16_at(&message, 10).unwrap_or(1) - 1;
             message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
         }
@@ -230,6 +223,15 @@ impl<'p> Query<'p> {
     }
 }
 
+/// Reads an OPT without options, which nearly all stub resolvers that send one send, and nothing else.
+#[inline(always)]
+fn plain_opt(packet: &[u8], question_end: usize) -> Option<Edns> {
+    let opt = packet.get(question_end..)?.first_chunk::<{ Edns::LEN }>()?;
+    let [0, 0, 41, size_high, size_low, _, version, flags, _, 0, 0] = *opt else { return None };
+    let udp_size = u16::from_be_bytes([size_high, size_low]);
+    Some(Edns { udp_size, version, dnssec_ok: flags & 0x80 != 0 })
+}
+
 /// Whether two questions are the same: name, without regard to case, type and class.
 ///
 /// Type and class are numbers whose octets may look like letters (65 and 97 are `A` and `a`); the
@@ -248,16 +250,18 @@ pub fn same_question(one: &[u8], other: &[u8]) -> bool {
 #[inline(always)]
 pub(super) fn question_end(packet: &[u8]) -> Option<usize> {
     let mut at = HEADER;
+    // Pointers and what else is no length have bits above 63.
+    let mut lengths = 0;
     loop {
         let len = usize::from(*packet.get(at)?);
-        at += 1;
+        at += 1 + len;
+        lengths |= len;
         if len == 0 {
             break;
         }
-        if len > 63 {
-            return None;
-        }
-        at += len;
+    }
+    if lengths > 63 {
+        return None;
     }
     let end = at + 4;
     (at - HEADER <= MAX_NAME && end <= packet.len()).then_some(end)

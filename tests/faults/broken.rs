@@ -60,7 +60,6 @@ fn only_broken_upstreams_end_in_an_answer_within_four_seconds() {
 
 /// RFC 8914: a client that speaks EDNS learns why, 22 No Reachable Authority or 23 Network Error.
 #[test]
-#[ignore = "no Extended DNS Errors are written yet"]
 fn only_broken_upstreams_are_named_as_the_reason() {
     let _turn = beside_others();
     isolated(|| {

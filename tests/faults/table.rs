@@ -28,7 +28,7 @@ struct Shape {
 
 impl Shape {
     fn of_mode() -> Shape {
-        let [before, lasting] = if is_long() { [1000, 8000] } else { [300, 1600] }.map(Duration::from_millis);
+        let [before, lasting] = if is_long() { [800, 4000] } else { [300, 1600] }.map(Duration::from_millis);
         Shape { rate: if is_long() { 2000 } else { 1000 }, before, lasting }
     }
 }

@@ -16,9 +16,9 @@ use doorstep::forward::{ClientTransport, ForwardError};
 use doorstep::metrics::{Registry, Transport, ZoneShard};
 use doorstep::server::zones::{Block, BlockId, Zone, Zones};
 use doorstep::server::{
-    self, Client, Miss, Misses, Outcome, QueryLogger, ReplyTo, Resolve, Responder, Timing,
+    self, Client, Miss, Misses, Outcome, QueryLogger, ReplyTo, Resolve, Responder, SearchAhead, Timing,
 };
-use doorstep::wire::REPLY_ROOM;
+use doorstep::wire::{Name, REPLY_ROOM};
 use futures_util::future::LocalBoxFuture;
 use hickory_proto::op::Message;
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ pub fn run(scenario: &Scenario) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime.map_err(text)?, async {
-        let mut node = Node::start(&scenario.corefile)?;
+        let mut node = Node::start(&scenario.blocks)?;
         for (line, step) in &scenario.steps {
             node.step(step).await.map_err(|error| format!("line {line}: {error}"))?;
         }
@@ -44,7 +44,8 @@ pub fn run(scenario: &Scenario) -> Result<(), String> {
 
 /// One client's node.
 struct Node {
-    zones: Zones,
+    zones: Arc<Zones>,
+    /// Of the first block.
     cache: Option<Arc<Cache>>,
     responder: Responder,
     misses: Rc<Misses>,
@@ -109,37 +110,32 @@ impl Upstream {
 }
 
 impl Node {
-    fn start(corefile: &str) -> Result<Node, String> {
+    fn start(blocks: &[(String, String)]) -> Result<Node, String> {
         let registry = Registry::new();
-        let config = load(corefile)?;
-        let cache = config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new);
-        let block = Block {
-            id: BlockId(1),
-            cache: cache.clone(),
-            bufsize: config.bufsize,
-            log: QueryLogger::new(&config.log),
-            errors: None,
-            loops: None,
-            empty: false,
-        };
-        let (origin, _) = config.zones.first().cloned().ok_or("the block has no zone")?;
-        let zone = Zone {
-            origin,
-            block: Arc::new(block),
-            shard: ZoneShard::detached(),
-            miss_shard: ZoneShard::detached(),
-        };
+        let served = (1..).map(BlockId).zip(load(blocks)?);
+        let served: Vec<(Name, Arc<Block>)> =
+            served.map(|(id, config)| block(id, config)).collect::<Result<_, _>>()?;
+        let ids: Vec<BlockId> = served.iter().map(|(_, block)| block.id).collect();
+        let cache = served.first().and_then(|(_, block)| block.cache.clone());
+        let zones = Arc::new_cyclic(|siblings| {
+            let zone = |(origin, block)| {
+                let [shard, miss_shard] = [(); 2].map(|()| ZoneShard::detached());
+                Arc::new(Zone { origin, block, shard, miss_shard, siblings: siblings.clone() })
+            };
+            Zones::new(served.into_iter().map(zone).collect(), ZoneShard::detached(), true)
+        });
         let epoch = Instant::now();
         let clock = Clock::from_fn(move || {
             Moment(1_000_000).plus_ms(Instant::now().duration_since(epoch).as_millis() as u64)
         });
-        let misses = Misses::new(&registry, clock.clone(), Rc::default());
+        let misses = Misses::new(&registry, clock.clone(), Rc::default(), Arc::default());
         let upstream = Rc::new(Upstream::default());
-        misses.set_upstreams([(BlockId(1), upstream.clone() as Rc<dyn Resolve>)].into());
+        let of_each = ids.into_iter().map(|id| (id, upstream.clone() as Rc<dyn Resolve>));
+        misses.set_upstreams(of_each.collect());
         let client = UdpSocket::bind("127.0.0.1:0").map_err(text)?;
         client.set_nonblocking(true).map_err(text)?;
         Ok(Node {
-            zones: Zones::new(vec![Arc::new(zone)], ZoneShard::detached(), true),
+            zones,
             cache,
             responder: Responder::default(),
             misses,
@@ -324,9 +320,30 @@ fn differ<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> 
     }
 }
 
-/// The only block of a Corefile with these directives.
-fn load(directives: &str) -> Result<server::Block, String> {
-    let corefile = format!(".:53 {{\nbind 127.0.0.1\nforward . 192.0.2.53\n{directives}\n}}\n");
+/// What serves `config`, and its zone.
+fn block(id: BlockId, config: server::Block) -> Result<(Name, Arc<Block>), String> {
+    let (origin, _) = config.zones.first().cloned().ok_or("the block has no zone")?;
+    let search_ahead =
+        config.search_ahead.map(|node_domains| SearchAhead { domains: vec![origin.clone()], node_domains });
+    let block = Block {
+        id,
+        cache: config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new),
+        bufsize: config.bufsize,
+        log: QueryLogger::new(&config.log),
+        errors: None,
+        loops: None,
+        search_ahead,
+        empty: false,
+    };
+    Ok((origin, Arc::new(block)))
+}
+
+/// The server blocks of a Corefile with these zones and directives.
+fn load(blocks: &[(String, String)]) -> Result<Vec<server::Block>, String> {
+    let block = |(zone, directives): &(String, String)| {
+        format!("{zone}:53 {{\nbind 127.0.0.1\nforward . 192.0.2.53\n{directives}\n}}\n")
+    };
+    let corefile: String = blocks.iter().map(block).collect();
     let options = Options {
         corefile: "/Corefile".into(),
         base: None,
@@ -338,10 +355,9 @@ fn load(directives: &str) -> Result<server::Block, String> {
         allow_builtin: false,
         tolerate_bad_kube_dns: false,
     };
-    let mut config =
-        config::load(&options, &OneFile(corefile)).map_err(|error| format!("corefile: {error}"))?;
+    let config = config::load(&options, &OneFile(corefile)).map_err(|error| format!("corefile: {error}"))?;
     match &config.warnings[..] {
-        [] => Ok(config.server.blocks.remove(0)),
+        [] => Ok(config.server.blocks),
         warnings => Err(format!("corefile: {warnings:?}")),
     }
 }

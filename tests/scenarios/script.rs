@@ -4,8 +4,8 @@
 //! What is to be seen, in a sentence.
 //!
 //! control FROM => TO           in the control run the text below has TO for FROM (several may be given)
-//! corefile                     directives of the only server block
-//!   cache 30
+//! corefile [ZONE]              directives of the server block for ZONE, or for all names; several are
+//!   cache 30                   served on one address
 //!
 //! upstream a.test A [takes 2s] => NOERROR [aa] [ad] [tc] [instead NAME]; @ 60 A 192.0.2.1
 //!   authority test 60 SOA 30   an indented line goes on after a `;`
@@ -27,7 +27,8 @@ use super::message::{Entry, Query, Response, record_type};
 /// A scenario, ready to run.
 #[derive(Debug)]
 pub struct Scenario {
-    pub corefile: String,
+    /// Zone and directives of each server block.
+    pub blocks: Vec<(String, String)>,
     /// Line number and step.
     pub steps: Vec<(usize, Step)>,
 }
@@ -97,7 +98,7 @@ pub fn parse(text: &str) -> Result<(Scenario, Scenario), String> {
 
 impl Scenario {
     fn parse(body: &str) -> Result<Scenario, String> {
-        let mut corefile = None;
+        let mut blocks: Vec<(String, String)> = Vec::new();
         let mut statements: Vec<(usize, String)> = Vec::new();
         let mut in_corefile = false;
         for (index, line) in body.lines().enumerate() {
@@ -105,11 +106,14 @@ impl Scenario {
             match content {
                 "" => {}
                 _ if content.starts_with('#') => {}
-                "corefile" => {
-                    in_corefile = corefile.replace(String::new()).is_none();
-                }
                 _ if line.starts_with(' ') && in_corefile => {
-                    corefile.get_or_insert_default().push_str(&format!("{content}\n"));
+                    let (_, directives) = blocks.last_mut().ok_or("directives of no block")?;
+                    directives.push_str(&format!("{content}\n"));
+                }
+                _ if line.starts_with("corefile") => {
+                    let zone = line["corefile".len()..].trim();
+                    blocks.push((if zone.is_empty() { "." } else { zone }.to_owned(), String::new()));
+                    in_corefile = true;
                 }
                 _ if line.starts_with(' ') => match statements.last_mut() {
                     Some((_, statement)) => statement.push_str(&format!("; {content}")),
@@ -126,7 +130,10 @@ impl Scenario {
             Err(error) => Err(format!("line {line}: {error}")),
         };
         let steps = statements.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Scenario { corefile: corefile.ok_or("there is no corefile")?, steps })
+        if blocks.is_empty() {
+            return Err("there is no corefile".into());
+        }
+        Ok(Scenario { blocks, steps })
     }
 }
 

@@ -28,6 +28,7 @@ mod counters;
 mod dig;
 mod edns;
 mod flights;
+mod search_ahead;
 mod stub;
 mod tcp;
 mod tcp_limits;

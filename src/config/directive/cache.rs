@@ -107,7 +107,7 @@ fn prefetch(line: &Directive, scope: &mut Scope<'_>) -> Option<Prefetch> {
     };
     Some(Prefetch {
         amount: amount.filter(|amount| *amount > 0)?,
-        gap_ms: u64::try_from(gap?.as_millis()).unwrap_or(u64::MAX),
+        gap_ms: whole_milliseconds(gap?),
         percentage: percentage?,
     })
 }
@@ -122,20 +122,19 @@ fn percentage(word: &Word, scope: &mut Scope<'_>) -> Option<u8> {
     number(&digits, PERCENTAGE_RANGE, scope)
 }
 
-/// `serve_stale [DURATION] [immediate|verify]`
+/// `serve_stale [DURATION] [immediate|verify [TIMEOUT]]`
 fn serve_stale(line: &Directive, scope: &mut Scope<'_>) -> Option<ServeStale> {
-    let usage = "serve_stale [DURATION] [immediate|verify]";
+    let usage = "serve_stale [DURATION] [immediate|verify [TIMEOUT]]";
     let mut window = STALE_WINDOW;
     let mut mode = StaleMode::Immediate;
+    let mut verify_wait_ms = ServeStale::VERIFY_WAIT_MS;
     for (index, word) in line.arguments(0..=3, usage, scope)?.iter().enumerate() {
         match word.text.as_str() {
             "immediate" => mode = StaleMode::Immediate,
             "verify" => mode = StaleMode::Verify,
             _ if index == 0 => window = duration(word, STALE_RANGE, scope)?,
-            // Newer CoreDNS takes a time-out for `verify` here.
             _ if index == 2 && mode == StaleMode::Verify => {
-                duration(word, STALE_RANGE, scope)?;
-                scope.warn(word.span, "the time-out of `verify` is accepted but has no effect");
+                verify_wait_ms = whole_milliseconds(duration(word, STALE_RANGE, scope)?);
             }
             other => {
                 let message = format!("`{other}` is neither immediate nor verify");
@@ -143,7 +142,7 @@ fn serve_stale(line: &Directive, scope: &mut Scope<'_>) -> Option<ServeStale> {
             }
         }
     }
-    Some(ServeStale { window: whole_seconds(window), mode })
+    Some(ServeStale { window: whole_seconds(window), mode, verify_wait_ms })
 }
 
 /// `disable success|denial [ZONE...]`
@@ -164,6 +163,11 @@ fn disable(line: &Directive, config: &mut Config, scope: &mut Scope<'_>) {
             scope.error(kind.span, message, format!("write: {usage}"));
         }
     }
+}
+
+/// Milliseconds, rounded up so that a fraction of one does not turn into "never".
+fn whole_milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
 /// Seconds, rounded up so that a fraction of one does not turn into "never".

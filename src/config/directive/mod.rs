@@ -19,6 +19,7 @@ use super::corefile::{Block, Directive, Span};
 use super::environment::Environment;
 use super::error::{Diagnostic, Diagnostics};
 use super::nearest::nearest;
+use crate::wire::Name;
 use crate::{admin, cache as cache_config, forward as forward_config, server};
 
 /// What the directives of one block add up to.
@@ -33,6 +34,7 @@ pub(super) struct Draft {
     pub errors: Option<server::ErrorsLog>,
     pub log: Vec<server::QueryLog>,
     pub detect_loops: bool,
+    pub search_ahead: Option<Vec<Name>>,
     pub metrics: bool,
     pub bufsize: Option<u16>,
     /// Names of the served directives.
@@ -101,6 +103,7 @@ static TABLE: &[(&str, Support)] = &[
     ("prometheus", Once(listeners::prometheus)),
     ("ready", Once(listeners::ready)),
     ("reload", Once(process::reload)),
+    ("search_ahead", Once(switches::search_ahead)),
     ("timeouts", Once(process::timeouts)),
     ("any", Ignored("queries of type ANY are answered in full")),
     ("cancel", Ignored("queries are ended by their own deadlines")),

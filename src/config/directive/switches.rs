@@ -1,7 +1,7 @@
 //! Directives that set one value of a server block.
 
 use super::Scope;
-use super::arguments::number;
+use super::arguments::{number, zones};
 use crate::config::corefile::Directive;
 
 /// `bufsize`'s default, the size that avoids fragments (DNS flag day 2020).
@@ -23,4 +23,12 @@ pub(super) fn bufsize(directive: &Directive, scope: &mut Scope<'_>) {
 pub(super) fn detect_loops(directive: &Directive, scope: &mut Scope<'_>) {
     directive.without_options(scope);
     scope.block.detect_loops = directive.arguments(0..=0, "loop", scope).is_some();
+}
+
+/// `search_ahead [DOMAIN...]`: the domains are the node's own search domains.
+pub(super) fn search_ahead(directive: &Directive, scope: &mut Scope<'_>) {
+    directive.without_options(scope);
+    scope.block.search_ahead = directive
+        .arguments(0..=usize::MAX, "search_ahead [DOMAIN...]", scope)
+        .map(|domains| zones(domains, scope));
 }

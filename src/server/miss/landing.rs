@@ -49,6 +49,11 @@ pub(super) fn write(
 }
 
 impl Landing {
+    /// Whether the name does not exist.
+    pub(super) fn is_name_error(&self) -> bool {
+        matches!(self, Landing::Answer { answer, .. } if answer.rcode() == Rcode::NXDOMAIN)
+    }
+
     /// Whether a stale answer is better: anything but NOERROR and NXDOMAIN (CoreDNS's `verify`), and these
     /// when they say nothing.
     pub(super) fn is_failure(&self) -> bool {

@@ -6,10 +6,13 @@
 //! ```
 //!
 //! Everything here runs on one thread, in a tokio `LocalSet`. A refresh is a miss that nobody waits
-//! for.
+//! for, and so is a name that is fetched ahead.
 
+mod ahead;
 mod landing;
 mod places;
+#[cfg(test)]
+mod tests;
 mod upstreams;
 
 use std::cell::RefCell;
@@ -21,7 +24,7 @@ use std::time::Duration;
 use hickory_proto::rr::RecordType;
 use tokio::sync::mpsc;
 
-use crate::cache::{Lookup, Store};
+use crate::cache::{Lookup, StaleMode, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{ClientTransport, ForwardError};
 use crate::metrics::{CacheType, Counter, Histogram, Registry, names};
@@ -29,6 +32,7 @@ use crate::server::batch::Outbox;
 use crate::server::inflight::{FlightKey, Inflight};
 use crate::server::moderation::Moderation;
 use crate::server::querylog::Answered;
+use crate::server::refusals::Refusals;
 use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
 use crate::server::scratch::scratch;
@@ -48,9 +52,9 @@ pub struct Miss {
     pub zone: Arc<Zone>,
     /// When it came, nanoseconds on the monotonic clock.
     pub arrived_ns: u64,
-    /// To be served if the upstream fails.
+    /// To be served if the upstream fails or takes too long.
     pub stale: Option<Answer>,
-    /// Who waits; `None`: a refresh.
+    /// Who waits; `None`: a refresh, or a name fetched ahead.
     pub reply_to: Option<ReplyTo>,
 }
 
@@ -72,6 +76,7 @@ pub struct Misses {
     moderation: Rc<Moderation>,
     waits: Arc<Histogram>,
     unsendable: Arc<Counter>,
+    fetched_ahead: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
     outbox: RefCell<Outbox>,
 }
@@ -85,16 +90,23 @@ struct Flight {
 }
 
 impl Misses {
-    /// A desk that counts in `registry`, tells the time by `clock`, and `moderation` of its work.
-    pub fn new(registry: &Registry, clock: Clock, moderation: Rc<Moderation>) -> Rc<Misses> {
+    /// A desk that counts in `registry`, tells the time by `clock`, `moderation` of its work, and `refusals`
+    /// whom it refused.
+    pub fn new(
+        registry: &Registry,
+        clock: Clock,
+        moderation: Rc<Moderation>,
+        refusals: Arc<Refusals>,
+    ) -> Rc<Misses> {
         Rc::new(Misses {
             inflight: Inflight::default(),
-            places: Places::new(registry),
+            places: Places::new(registry, refusals),
             upstreams: RefCell::default(),
             clock,
             moderation,
             waits: registry.histogram(&names::MISS_QUEUE_WAIT, []),
             unsendable: registry.counter(&names::DROPPED, ["unsendable"]),
+            fetched_ahead: registry.counter(&names::SEARCH_AHEAD, []),
             scratch: scratch(),
             outbox: RefCell::default(),
         })
@@ -151,6 +163,8 @@ impl Misses {
         let message = query.upstream_message(upstream_size(&block));
         let shared = query.is_cacheable() && !probe;
         let flight_key = Rc::new(FlightKey { block: block.id, question: key.to_stored() });
+        let search = shared && miss.reply_to.is_some() && block.search_ahead.is_some();
+        let zone = miss.zone.clone();
         let waiter = Waiter { miss, _place: place };
         let waiter = if shared { self.inflight.follow(&flight_key, waiter) } else { Some(waiter) };
         let Some(waiter) = waiter else { return };
@@ -165,29 +179,32 @@ impl Misses {
         } else {
             flight.leader = Some(waiter);
         }
-        let ask = Ask { message, key: flight_key, transport, shared };
-        tokio::task::spawn_local(flight.fly(block, ask));
+        let ask = Ask { message, key: flight_key, transport, shared, search };
+        tokio::task::spawn_local(flight.fly(zone, ask));
     }
 
-    /// Whether an answer landed since the client's thread looked.
+    /// Whether an answer landed since the client's thread looked, or is no longer waited for.
     fn reply_from_cache(self: &Rc<Self>, miss: &Miss, query: &Query<'_>, key: &Key, block: &Block) -> bool {
         let Some(cache) = block.cache.as_ref().filter(|_| miss.reply_to.is_some() && query.is_cacheable())
         else {
             return false;
         };
-        let answer = {
+        let landing = {
             let mut out = self.scratch.borrow_mut();
             match cache.get(key, self.clock.now(), &mut out) {
                 Lookup::Fresh { outline, ttl, .. } => {
-                    Answer::restore(outline, &out).map(|answer| (answer, ttl))
+                    Answer::restore(outline, &out).map(|answer| Landing::Answer { answer, ttl: Some(ttl) })
+                }
+                Lookup::Stale { mode: StaleMode::Immediate, refresh: false, .. } if miss.stale.is_some() => {
+                    Some(Landing::Failed(Rcode::SERVFAIL, None))
                 }
                 _ => None,
             }
         };
-        let Some((answer, ttl)) = answer else {
+        let Some(landing) = landing else {
             return false;
         };
-        self.reply(miss, &Landing::Answer { answer, ttl: Some(ttl) });
+        self.reply(miss, &landing);
         true
     }
 
@@ -229,6 +246,15 @@ impl Misses {
         };
         (0..kept.evicted).for_each(|_| zone.miss_shard.cache_eviction(cache_type));
         Landing::Answer { answer, ttl: Some(kept.ttl) }
+    }
+
+    /// Takes note that no answer came, or not in time.
+    fn note_failure(&self, block: &Block, ask: &Ask) {
+        if let Some(cache) = &block.cache
+            && let Ok(asked) = Query::parse(&ask.message)
+        {
+            cache.note_failure(&Key::of(&asked), self.clock.now());
+        }
     }
 
     /// Sends `miss` its reply.
@@ -288,6 +314,8 @@ struct Ask {
     transport: ClientTransport,
     /// The answer is for all who ask the same.
     shared: bool,
+    /// A client wants it that may go on with the rest of its search path.
+    search: bool,
 }
 
 impl Ask {
@@ -298,25 +326,43 @@ impl Ask {
 }
 
 impl Flight {
-    async fn fly(mut self, block: Arc<Block>, ask: Ask) {
-        let upstream = self.misses.upstreams.borrow().get(block.id);
-        let result = match upstream {
-            Some(upstream) => upstream.resolve(&ask.message, ask.name(), ask.transport).await,
-            None => Err(ForwardError::NotForwarded),
-        };
-        let waiters = self.waiters();
-        let Some(zone) = waiters.first().map(|waiter| waiter.miss.zone.clone()) else {
-            return;
-        };
-        let landing = self.misses.land(&block, &zone, &ask, result);
-        if landing.is_failure()
-            && let Some(cache) = &block.cache
-            && let Ok(asked) = Query::parse(&ask.message)
-        {
-            cache.note_failure(&Key::of(&asked), self.misses.clock.now());
+    async fn fly(mut self, zone: Arc<Zone>, ask: Ask) {
+        let result = self.ask_upstream(&zone.block, &ask).await;
+        let landing = self.misses.land(&zone.block, &zone, &ask, result);
+        if landing.is_failure() {
+            self.misses.note_failure(&zone.block, &ask);
         }
-        for waiter in waiters {
+        for waiter in self.waiters() {
             self.misses.reply(&waiter.miss, &landing);
+        }
+        if ask.search && landing.is_name_error() {
+            self.misses.fetch_ahead(&zone, &ask);
+        }
+    }
+
+    /// The upstream's reply, however long it takes; those who need not wait for it are let off.
+    async fn ask_upstream(&self, block: &Block, ask: &Ask) -> Result<Vec<u8>, ForwardError> {
+        let upstream = self.misses.upstreams.borrow().get(block.id).ok_or(ForwardError::NotForwarded)?;
+        let mut reply = upstream.resolve(&ask.message, ask.name(), ask.transport);
+        let serve_stale = block.cache.as_ref().and_then(|cache| cache.config().serve_stale);
+        let Some(patience) = serve_stale.and_then(|stale| stale.patience()) else {
+            return reply.await;
+        };
+        loop {
+            match tokio::time::timeout(patience, &mut reply).await {
+                Ok(result) => return result,
+                Err(_) => self.serve_stale(block, ask),
+            }
+        }
+    }
+
+    /// Whoever has an expired answer at hand gets it now, and those who ask next get it at once (RFC 8767
+    /// §5, client response timer and failure recheck timer).
+    fn serve_stale(&self, block: &Block, ask: &Ask) {
+        self.misses.note_failure(block, ask);
+        let Some(key) = &self.key else { return };
+        for waiter in self.misses.inflight.leave(key, |waiter| waiter.miss.stale.is_some()) {
+            self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL, None));
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::metrics::{Counter, Gauge, Registry, names};
 use crate::server::clients::{Clients, Pass};
+use crate::server::refusals::Refusals;
 
 /// Queries that wait at most; one more is REFUSED. Together they take some 12 MiB.
 const MAX_WAITING: usize = 32_768;
@@ -22,6 +23,7 @@ pub(super) struct Places {
     waiting: Limited,
     flights: Limited,
     refused_share: Arc<Counter>,
+    refusals: Arc<Refusals>,
 }
 
 /// One who waits, and one of its client's share.
@@ -41,8 +43,8 @@ struct Limited {
 }
 
 impl Places {
-    /// All free. Counts in `registry`.
-    pub(super) fn new(registry: &Registry) -> Rc<Places> {
+    /// All free. Counts in `registry` and tells `refusals`.
+    pub(super) fn new(registry: &Registry, refusals: Arc<Refusals>) -> Rc<Places> {
         let limited = |limit, gauge, queue| Limited {
             limit,
             count: Cell::new(0),
@@ -54,12 +56,18 @@ impl Places {
             waiting: limited(MAX_WAITING, registry.gauge(&names::MISSES_INFLIGHT, []), "waiting"),
             flights: limited(MAX_FLIGHTS, registry.gauge(&names::FLIGHTS, []), "flights"),
             refused_share: registry.counter(&names::CLIENT_REFUSALS, []),
+            refusals,
         })
     }
 
     /// How many wait now.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.count.get()
+    }
+
+    /// Whether there is no room for what can do without.
+    pub(super) fn is_half_full(&self) -> bool {
+        [&self.waiting, &self.flights].iter().any(|limited| limited.count.get() * 2 >= limited.limit)
     }
 
     /// A place for a query of `client`; `None` when it, or all together, have theirs.
@@ -70,6 +78,7 @@ impl Places {
                 Some(pass) => Some(pass),
                 None => {
                     self.refused_share.inc();
+                    self.refusals.note(client, "it has too many misses under way");
                     return None;
                 }
             },
@@ -119,7 +128,7 @@ mod tests {
     #[test]
     fn places_come_back() {
         let registry = Registry::new();
-        let places = Places::new(&registry);
+        let places = Places::new(&registry, Arc::default());
         let client = |last| Some(IpAddr::from([10, 0, 0, last]));
         let greedy: Vec<Place> = (0..2 * CLIENT_SHARE).filter_map(|_| places.enter(client(1))).collect();
         assert_eq!(greedy.len(), CLIENT_SHARE as usize);
@@ -129,6 +138,11 @@ mod tests {
         assert!(places.enter(client(2)).is_none());
         drop((greedy, refreshes));
         assert_eq!(places.waiting(), 0);
+        assert!(!places.is_half_full());
+        let half: Vec<Slot> = (0..MAX_FLIGHTS / 2).filter_map(|_| places.depart()).collect();
+        assert!(places.is_half_full());
+        drop(half);
+        assert!(!places.is_half_full());
         let slots: Vec<Slot> = std::iter::from_fn(|| places.depart()).collect();
         assert_eq!(slots.len(), MAX_FLIGHTS);
         drop(slots);
