@@ -43,7 +43,7 @@ fuzz_target!(|input: Input| {
         Message::from_vec(&upstream).expect("others read what is sent upstream");
     }
 
-    let len = Reply::error(&mut out, &query, doorstep::wire::Rcode::SERVFAIL);
+    let len = Reply::error(&mut out, &query, doorstep::wire::Rcode::SERVFAIL, None);
     assert!(len <= 512);
     assert_eq!(out[..2], query.id());
     let error = Message::from_vec(&out[..len]).expect("others read an error");
