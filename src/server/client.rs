@@ -23,12 +23,13 @@ pub struct Client {
 
 impl Client {
     /// Of the client's address.
+    #[inline(always)]
     pub fn family(&self) -> Family {
         if self.peer.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
     /// Octets a reply to `query` may have.
-    #[inline]
+    #[inline(always)]
     pub fn limit(&self, query: &Query<'_>, bufsize: Option<u16>) -> usize {
         let takes = match (self.transport, bufsize) {
             (Transport::Tcp, _) => return MAX_MESSAGE,

@@ -117,6 +117,12 @@ impl<'p> Query<'p> {
         [self.packet[0], self.packet[1]]
     }
 
+    /// The message as it arrived.
+    #[inline]
+    pub fn octets(&self) -> &'p [u8] {
+        self.packet
+    }
+
     /// The client's flags.
     #[inline]
     pub fn flags(&self) -> Flags {

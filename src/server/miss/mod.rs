@@ -193,7 +193,8 @@ impl Misses {
             let mut out = self.scratch.borrow_mut();
             match cache.get(key, self.clock.now(), &mut out) {
                 Lookup::Fresh { outline, ttl, .. } => {
-                    Answer::restore(outline, &out).map(|answer| Landing::Answer { answer, ttl: Some(ttl) })
+                    let answer = Answer::restore(outline, key.question(), &out);
+                    answer.map(|answer| Landing::Answer { answer, ttl: Some(ttl) })
                 }
                 Lookup::Stale { mode: StaleMode::Immediate, refresh: false, .. } if miss.stale.is_some() => {
                     Some(Landing::Failed(Rcode::SERVFAIL, None))
