@@ -113,7 +113,7 @@ impl Fixture {
     /// miss.
     #[inline]
     pub fn answer(&mut self, query: &[u8]) -> Option<usize> {
-        match self.responder.answer(&self.zones, self.client, query, self.timing, &mut self.out) {
+        match self.responder.answer(&self.zones, &self.client, query, self.timing, &mut self.out) {
             Outcome::Reply { len, .. } => Some(len),
             _ => None,
         }

@@ -56,14 +56,14 @@ impl Responder {
     pub fn answer(
         &mut self,
         zones: &Zones,
-        client: Client,
+        client: &Client,
         packet: &[u8],
         timing: Timing,
         out: &mut [u8],
     ) -> Outcome {
         let query = match Query::parse(packet) {
             Ok(query) => query,
-            Err(rejected) => return reject(out, packet, rejected),
+            Err(_) => return reject(out, packet),
         };
         self.key.set(&query);
         let Some(zone) = zones.find(self.key.name(), query.qtype()) else {
@@ -82,7 +82,7 @@ impl Responder {
     fn look_up(
         &self,
         zone: &Arc<Zone>,
-        client: Client,
+        client: &Client,
         query: &Query<'_>,
         timing: Timing,
         out: &mut [u8],
@@ -120,7 +120,8 @@ impl Responder {
             Store::Success => CacheType::Success,
             Store::Denial => CacheType::Denial,
         });
-        let limit = || client.limit(query, zone.block.bufsize);
+        let edns = query.edns();
+        let limit = || client.limit(edns, zone.block.bufsize);
         let len = Reply::from_octets(out, query, outline, terms, limit);
         let sent = Sent { rcode: outline.rcode(), by: AnsweredBy::Cache, duration_ns: timing.hit_ns };
         count(&zone.shard, client, query, len, sent);
@@ -132,10 +133,10 @@ impl Responder {
 
     /// What is not on the way of every hit reads the packet again: the query can then stay in registers.
     #[inline(never)]
-    fn log(&self, zone: &Zone, client: Client, packet: &[u8], reply: &[u8], rcode: Rcode, arrived_ns: u64) {
+    fn log(&self, zone: &Zone, client: &Client, packet: &[u8], reply: &[u8], rcode: Rcode, arrived_ns: u64) {
         let Ok(query) = Query::parse(packet) else { return };
         zone.block.log.log(&Answered {
-            client,
+            client: *client,
             query: &query,
             name: self.key.name(),
             reply,
@@ -161,13 +162,14 @@ pub struct Sent {
 
 /// Counts a query and its reply of `len` octets.
 #[inline(always)]
-pub fn count(shard: &ZoneShard, client: Client, query: &Query<'_>, len: usize, sent: Sent) {
+pub fn count(shard: &ZoneShard, client: &Client, query: &Query<'_>, len: usize, sent: Sent) {
     shard.request(client.transport, client.family(), query.qtype(), query.len(), query.dnssec_ok());
     shard.response(client.transport, sent.rcode.0, sent.by, len, sent.duration_ns);
 }
 
 #[cold]
-fn reject(out: &mut [u8], packet: &[u8], rejected: Rejected) -> Outcome {
+fn reject(out: &mut [u8], packet: &[u8]) -> Outcome {
+    let rejected = Query::parse(packet).err().unwrap_or(Rejected::Malformed);
     match Reply::reject(out, packet, rejected) {
         Some(len) => Outcome::Reply { len, refresh: None },
         None => Outcome::Ignore(rejected),
@@ -175,7 +177,7 @@ fn reject(out: &mut [u8], packet: &[u8], rejected: Rejected) -> Outcome {
 }
 
 #[cold]
-fn refuse(shard: &ZoneShard, client: Client, packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Outcome {
+fn refuse(shard: &ZoneShard, client: &Client, packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Outcome {
     let query = match Query::parse(packet) {
         Ok(query) => query,
         Err(rejected) => return Outcome::Ignore(rejected),

@@ -28,8 +28,8 @@ static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::f
 pub struct Key {
     /// The question, an octet of flags, and zeros to the end of the line at least.
     octets: [u8; ROOM],
-    /// Of the question.
-    len: usize,
+    /// Of the name in front.
+    name: usize,
     hash: u64,
     hasher: foldhash::fast::RandomState,
 }
@@ -43,7 +43,7 @@ pub struct StoredKey {
 
 impl Default for Key {
     fn default() -> Key {
-        Key { octets: [0; ROOM], len: 0, hash: 0, hasher: HASHER.clone() }
+        Key { octets: [0; ROOM], name: 0, hash: 0, hasher: HASHER.clone() }
     }
 }
 
@@ -70,15 +70,15 @@ impl Key {
         // Type and class are numbers and have no case.
         if let Some((name, fixed)) = question.split_last_chunk::<FIXED>() {
             self.octets[name.len()..question.len()].copy_from_slice(fixed);
+            self.name = name.len();
         }
-        self.len = question.len();
         if let Some(line) = self.octets.get_mut(question.len()..).and_then(|behind| behind.first_chunk_mut())
         {
             *line = [0; Key::LINE];
             line[0] = Key::flags_of(query);
         }
         let mut hasher = self.hasher.build_hasher();
-        for vector in self.octets.as_chunks::<VECTOR>().0.get(..=question.len() / VECTOR).unwrap_or(&[]) {
+        for vector in self.octets.as_chunks::<VECTOR>().0.get(..question.len() / VECTOR + 1).unwrap_or(&[]) {
             hasher.write_u128(u128::from_ne_bytes(*vector));
         }
         self.hash = hasher.finish();
@@ -114,20 +114,19 @@ impl Key {
     /// The name, lower case, uncompressed wire octets.
     #[inline]
     pub fn name(&self) -> &[u8] {
-        self.question().split_last_chunk::<FIXED>().map_or(&[], |(name, _)| name)
+        &self.octets[..self.name]
     }
 
     /// The question section: name, type and class.
     #[inline]
     pub fn question(&self) -> &[u8] {
-        &self.octets[..self.len]
+        &self.octets[..self.name + FIXED]
     }
 
     /// All that two keys are compared by: the question, DO, CD and RD, and zeros to the end of the last line.
     #[inline]
     pub fn lines(&self) -> &[[u8; Key::LINE]] {
-        let lines = self.octets.as_chunks().0;
-        lines.get(..self.len / Key::LINE + 1).unwrap_or(lines)
+        &self.octets.as_chunks().0[..(self.name + FIXED) / Key::LINE + 1]
     }
 
     /// A hash of all of it, seeded anew in every process.
@@ -138,7 +137,7 @@ impl Key {
 
     /// A copy to keep.
     pub fn to_stored(&self) -> StoredKey {
-        StoredKey { hash: self.hash, octets: self.octets[..=self.len].into() }
+        StoredKey { hash: self.hash, octets: self.octets[..=self.name + FIXED].into() }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Terms {
     pub extended_error: Option<ExtendedError>,
 }
 
+type Parts<'o> = ([u8; HEAD], &'o mut [u8; HEADER], &'o mut [u8], &'o mut [u8], &'o [u8]);
+
 impl Reply {
     /// Writes `answer` as the reply to `query`, in at most `limit` octets, and returns its length; 0 if
     /// `out` is too short to work in. [`REPLY_ROOM`](super::REPLY_ROOM) octets never are.
@@ -61,17 +63,7 @@ impl Reply {
         limit: impl FnOnce() -> usize,
     ) -> usize {
         let question = query.question();
-        let start = HEADER + question.len();
-        let end = start + outline.records();
-        let used = out.get_mut(..end + outline.offsets());
-        let Some((front, records)) = used.and_then(|used| used.split_at_mut_checked(start)) else {
-            return 0;
-        };
-        let (Some(head), Some((header, place)), Some((records, offsets))) = (
-            front.last_chunk().copied(),
-            front.split_first_chunk_mut(),
-            records.split_at_mut_checked(outline.records()),
-        ) else {
+        let Some((head, header, place, records, offsets)) = Reply::parts(out, question, outline) else {
             return 0;
         };
         Reply::write_header(header, head, query, outline.rcode(), terms.authoritative);
@@ -83,17 +75,31 @@ impl Reply {
                 }
             }
         }
-        let opt_len = if query.edns().is_some() { Edns::len_with(terms.extended_error) } else { 0 };
-        let len = match (end + opt_len > UDP_LIMIT).then(limit) {
-            Some(limit) if end + opt_len > limit => {
-                start + Reply::cut(header, records, offsets, limit.saturating_sub(opt_len + start))
+        let start = HEADER + question.len();
+        let end = start + records.len();
+        let opt_len = query.edns().map_or(0, |_| Edns::len_with(terms.extended_error));
+        let mut len = end;
+        if end + opt_len > UDP_LIMIT {
+            let limit = limit();
+            if end + opt_len > limit {
+                len = start + Reply::cut(header, records, offsets, limit.saturating_sub(opt_len + start));
             }
-            _ => end,
-        };
+        }
         match query.edns() {
             Some(edns) => Reply::append_opt(out, len, edns, outline.rcode(), terms.extended_error),
             None => len,
         }
+    }
+
+    /// What an answer begins with, and where header, question, records and offsets are; `None`: `out` ends
+    /// before.
+    #[inline(always)]
+    fn parts<'o>(out: &'o mut [u8], question: &[u8], outline: Outline) -> Option<Parts<'o>> {
+        let head = *out.get(Answer::place(question)..)?.first_chunk()?;
+        let (header, behind) = out.split_first_chunk_mut()?;
+        let (place, behind) = behind.split_at_mut_checked(question.len())?;
+        let (records, behind) = behind.split_at_mut_checked(outline.records())?;
+        Some((head, header, place, records, behind.get(..outline.offsets())?))
     }
 
     /// Writes the header of a reply to `query`, with flags and counts that an answer begins with.

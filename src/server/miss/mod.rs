@@ -267,11 +267,11 @@ impl Misses {
             return;
         };
         let client = reply_to.client();
-        let limit = client.limit(&query, miss.zone.block.bufsize);
+        let limit = client.limit(query.edns(), miss.zone.block.bufsize);
         let mut out = self.scratch.borrow_mut();
         let (len, sent) = write(&mut out, &query, miss, landing, limit);
         let sent = Sent { duration_ns: clock::nanoseconds().saturating_sub(miss.arrived_ns), ..sent };
-        count(&miss.zone.miss_shard, client, &query, len, sent);
+        count(&miss.zone.miss_shard, &client, &query, len, sent);
         if !miss.zone.block.log.is_off() {
             miss.zone.block.log.log(&Answered {
                 client,
