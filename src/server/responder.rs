@@ -58,7 +58,7 @@ impl Responder {
         zones: &Zones,
         client: &Client,
         packet: &[u8],
-        timing: Timing,
+        timing: &Timing,
         out: &mut [u8],
     ) -> Outcome {
         let query = match Query::parse(packet) {
@@ -84,7 +84,7 @@ impl Responder {
         zone: &Arc<Zone>,
         client: &Client,
         query: &Query<'_>,
-        timing: Timing,
+        timing: &Timing,
         out: &mut [u8],
     ) -> Outcome {
         let miss = |stale| Outcome::Miss { zone: zone.clone(), stale };

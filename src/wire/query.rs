@@ -13,7 +13,7 @@ use super::name::MAX_NAME;
 pub struct Query<'p> {
     packet: &'p [u8],
     question: &'p [u8],
-    id: [u8; 2],
+    header: &'p [u8; HEADER],
     flags: Flags,
     qtype: u16,
     qclass: u16,
@@ -114,13 +114,13 @@ impl<'p> Query<'p> {
             let tail = Tail::read(packet, question_end, counts).ok_or(Rejected::Malformed)?;
             (tail.edns, usize::from(tail.opt.0) != question_end || tail.opt.1 != tail.end)
         };
-        Ok(Query { packet, question, id: [header[0], header[1]], flags, qtype, qclass, edns, has_records })
+        Ok(Query { packet, question, header, flags, qtype, qclass, edns, has_records })
     }
 
     /// The client's message id.
     #[inline(always)]
     pub fn id(&self) -> [u8; 2] {
-        self.id
+        [self.header[0], self.header[1]]
     }
 
     /// The message as it arrived.
@@ -266,12 +266,12 @@ pub(super) fn question_end(packet: &[u8]) -> Option<usize> {
     let mut at = HEADER;
     let last = loop {
         let len = packet.get(at).map_or(NO_LENGTH, |len| usize::from(*len));
-        at += 1 + len;
         // One comparison for both: the root's length is 0, pointers and what else is no length are above 63.
         if len.wrapping_sub(1) >= NO_LENGTH - 1 {
             break len;
         }
+        at += 1 + len;
     };
-    let end = at + 4;
-    (last == 0 && at - HEADER <= MAX_NAME && end <= packet.len()).then_some(end)
+    let end = at + 5;
+    (last == 0 && at - HEADER < MAX_NAME && end <= packet.len()).then_some(end)
 }

@@ -70,8 +70,8 @@ impl Reply {
         copy_octets(place, question);
         if let Some(ttl) = terms.ttl {
             for at in ttl_offsets(offsets) {
-                if let Some(field) = records.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-                    *field = ttl.to_be_bytes();
+                if let Some(field) = records.get_mut(at..at + 4) {
+                    field.copy_from_slice(&ttl.to_be_bytes());
                 }
             }
         }
