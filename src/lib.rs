@@ -3,7 +3,7 @@
 //! The modules, lowest layer first; arrows only point up this list (`tests/layers.rs` keeps it so):
 //!
 //! ```text
-//! clock logging metrics ready sockets   leaves: anyone may use them
+//! clock logging metrics ready resident sockets   leaves: anyone may use them
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
@@ -26,6 +26,7 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod ready;
+pub mod resident;
 pub mod server;
 pub mod sockets;
 pub mod wire;

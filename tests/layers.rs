@@ -14,13 +14,14 @@ use std::path::Path;
 use source::Source;
 
 /// What anyone may import.
-const LEAVES: [&str; 5] = ["clock", "logging", "metrics", "ready", "sockets"];
+const LEAVES: [&str; 6] = ["clock", "logging", "metrics", "ready", "resident", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("clock", &[]),
     ("logging", &LEAVES),
     ("metrics", &LEAVES),
     ("ready", &LEAVES),
+    ("resident", &[]),
     ("sockets", &LEAVES),
     ("wire", &[]),
     ("cache", &["wire", "clock"]),
@@ -39,10 +40,11 @@ const CONFIGURED: [&str; 5] = ["cache", "forward", "server", "node", "admin"];
 const NAMES: [&str; 2] = ["Name", "NameError"];
 
 const LONGEST_FILE: usize = 400;
-const UNSAFE: [&str; 8] = [
+const UNSAFE: [&str; 9] = [
     "cache/region.rs",
     "demo/namespace.rs",
     "demo/program.rs",
+    "resident.rs",
     "server/batch/many.rs",
     "server/batch/mod.rs",
     "server/batch/outbox.rs",
