@@ -24,7 +24,7 @@ use policy::Facts;
 pub use policy::Store;
 
 use crate::clock::Moment;
-use crate::wire::{Answer, Flags, HEADER, Key, Kind, Lifetime, Outline};
+use crate::wire::{Answer, Flags, Key, Kind, Lifetime, Outline};
 use table::{Draft, Found, Table};
 
 /// How long one refresh of an entry keeps others from being started, milliseconds: a little more
@@ -51,7 +51,7 @@ pub struct Insertion {
     pub evicted: u64,
 }
 
-/// What [`Cache::get`] found. The answer's octets then stand at the front of the buffer.
+/// What [`Cache::get`] found. The answer's octets then stand at their [`place`](Answer::place) in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     /// A live answer, to be shown with this TTL; `refresh`: it is popular and about to expire, and it
@@ -115,7 +115,8 @@ impl Cache {
         }
         found.touch();
         if remaining <= 0 {
-            return self.stale(found, now);
+            let (mode, refresh) = self.stale(found, now);
+            return Lookup::Stale { outline: found.outline, store: found.store(), mode, refresh };
         }
         let ttl = if self.config.keep_ttl { found.ttl } else { remaining as u32 };
         let prefetch = self.config.prefetch.as_ref();
@@ -123,14 +124,14 @@ impl Cache {
         Lookup::Fresh { outline: found.outline, ttl, store: found.store(), refresh }
     }
 
+    /// What to do with the expired `found`, and whether the caller refreshes it.
     #[cold]
-    fn stale(&self, found: Found<'_>, now: Moment) -> Lookup {
-        let (mode, refresh) = match self.config.serve_stale.map(|stale| stale.mode) {
+    fn stale(&self, found: Found<'_>, now: Moment) -> (StaleMode, bool) {
+        match self.config.serve_stale.map(|stale| stale.mode) {
             Some(StaleMode::Verify) if !found.is_deferred(now) => (StaleMode::Verify, false),
             Some(StaleMode::Verify) => (StaleMode::Immediate, false),
             _ => (StaleMode::Immediate, found.claim_refresh(now, REFRESH_LEASE_MS)),
-        };
-        Lookup::Stale { outline: found.outline, store: found.store(), mode, refresh }
+        }
     }
 
     /// Whether `found` is an answer or a denial that has not expired for longer than it may be served.
@@ -175,13 +176,11 @@ impl Cache {
         if says_nothing && old.is_some_and(|old| self.is_servable(old, now)) {
             return refused;
         }
-        let mut octets = answer.octets().to_vec();
-        octets[HEADER..answer.outline().question_end()].copy_from_slice(key.question());
         let draft = Draft {
             store,
             key,
             outline: answer.outline(),
-            octets: &octets,
+            octets: answer.octets(),
             ttl: verdict.ttl,
             now,
             popularity: old.map_or(0, |old| old.popularity()),

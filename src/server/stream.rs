@@ -155,7 +155,7 @@ impl Streams {
         let timing = Timing { now: self.clock.now(), arrived_ns, hit_ns: 0 };
         let miss = |zone, stale, reply_to| Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
         let mut out = self.scratch.borrow_mut();
-        match responder.answer(zones, client, packet, timing, &mut out) {
+        match responder.answer(zones, &client, packet, &timing, &mut out) {
             Outcome::Reply { len, refresh } => {
                 slot.fill(&out[..len]);
                 if let Some(zone) = refresh {

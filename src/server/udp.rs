@@ -168,7 +168,7 @@ impl Running {
         let client = Client { peer, local, transport: Transport::Udp };
         let timing = Timing { now: Moment(arrived_ns / 1_000_000), arrived_ns, hit_ns: self.hit_ns };
         let (packet, room) = batch.packet_and_room(slot);
-        match self.responder.answer(zones, client, packet, timing, room) {
+        match self.responder.answer(zones, &client, packet, &timing, room) {
             Outcome::Reply { len, refresh } => {
                 if let Some(zone) = refresh {
                     let miss = Miss { packet: packet.into(), zone, arrived_ns, stale: None, reply_to: None };
