@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Weak};
 
 use crate::cache::{Cache, Store};
+use crate::clock::Moment;
 use crate::config::Config;
 use crate::forward::{self, Chain, Directory};
+use crate::guardian::message::CacheFile;
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
 use crate::server::{self, ErrorLog, QueryLogger, Resolve, SearchAhead, Timeouts, probe_name};
@@ -131,6 +133,33 @@ impl Plan {
     pub fn upstreams(&self) -> HashMap<BlockId, Rc<dyn Resolve>> {
         let upstream = |planned: &PlannedBlock| (planned.block.id, planned.chain.clone() as Rc<dyn Resolve>);
         self.blocks.iter().map(upstream).collect()
+    }
+
+    /// The caches, for the worker that comes after.
+    pub fn share_caches(&self) -> io::Result<Vec<CacheFile>> {
+        let share = |(zones, cache): (String, &Cache)| {
+            let (shape, file) = cache.share()?;
+            Ok(CacheFile { label: format!("{shape} {zones}"), file })
+        };
+        self.caches().map(share).collect()
+    }
+
+    /// Takes over what is in the caches of the worker before, each into that of the same zones. Says how
+    /// many entries that were.
+    pub fn inherit_caches(&self, files: &[CacheFile], now: Moment) -> usize {
+        let inherit = |(zones, cache): (String, &Cache)| {
+            let mut labels = files.iter().filter_map(|file| Some((file.label.split_once(' ')?, &file.file)));
+            let ((shape, _), file) = labels.find(|((_, theirs), _)| *theirs == zones)?;
+            Some(cache.inherit(shape, file.try_clone().ok()?, now))
+        };
+        self.caches().filter_map(inherit).sum()
+    }
+
+    fn caches(&self) -> impl Iterator<Item = (String, &Cache)> {
+        self.blocks.iter().filter_map(|planned| {
+            let zones: Vec<String> = planned.config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
+            Some((zones.join(","), planned.block.cache.as_deref()?))
+        })
     }
 
     /// The loop probes to send, one for each block that wants to know.

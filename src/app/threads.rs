@@ -123,6 +123,11 @@ impl Threads {
         Ok(())
     }
 
+    /// What is served.
+    pub fn plan_served(&self) -> Option<&Plan> {
+        self.serving.as_ref().map(|(plan, _)| plan)
+    }
+
     /// Takes no more queries in: TCP accepts nothing from here on, and UDP has answered what was in the
     /// sockets.
     pub fn quiet(&mut self) {
@@ -141,7 +146,7 @@ impl Threads {
         }
         // What was just answered over TCP still has to be written.
         sleep(Duration::from_millis(10)).await;
-        if let Some((plan, _)) = &self.serving {
+        if let Some(plan) = self.plan_served() {
             plan.flush_errors();
         }
     }

@@ -23,13 +23,15 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::environment::NodeEnvironment;
 use super::inspection;
+use super::plan::Plan;
 use super::reload::Reloader;
 use super::threads::Threads;
 use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
+use crate::clock;
 use crate::config::{Config, LoadError, Watch};
 use crate::guardian::channel::{Channel, ReceiveError};
-use crate::guardian::message::{Message, Standing};
+use crate::guardian::message::{CacheFile, Message, Standing};
 use crate::guardian::state::PULSE_MS;
 use crate::logging;
 use crate::metrics::{Registry, names};
@@ -85,6 +87,8 @@ struct Running {
     registry: Registry,
     threads: Threads,
     sockets: Sockets,
+    /// The caches of the worker before, until it takes no more queries.
+    heritage: Vec<CacheFile>,
     /// Whether another worker served when this one began.
     beside: bool,
     ready: Ready,
@@ -107,12 +111,10 @@ async fn start(args: &Args, guardian: Channel, moderation: Rc<Moderation>) -> Re
     let needed = [plan.listens(), http_listens(&config)].concat();
     let optional = args.metrics_addresses.iter().map(|address| http(*address)).collect();
     guardian.send(&Message::Want { needed, optional })?;
-    let (sockets, beside) = match guardian.receive() {
-        Ok(Message::Sockets { sockets, beside, .. }) => (sockets, beside),
-        Ok(Message::Refused(why)) => {
-            why.lines().for_each(|line| eprintln!("doorstep: {line}"));
-            return Ok(Err(1));
-        }
+    let (sockets, beside, heritage) = match guardian.receive() {
+        Ok(Message::Sockets { sockets, beside, caches, .. }) => (sockets, beside, caches),
+        // The guardian says why, to whom it concerns.
+        Ok(Message::Refused(_)) => return Ok(Err(1)),
         Err(ReceiveError::Closed) => return Ok(Err(EXIT_ORPHAN)),
         other => bail!("the guardian gave no sockets: {other:?}"),
     };
@@ -120,6 +122,11 @@ async fn start(args: &Args, guardian: Channel, moderation: Rc<Moderation>) -> Re
     bound.adopt(sockets);
     let ready = Ready::new();
     let latch = ready.latch("dns");
+    // Before the first query, so that none is a miss that need not be one.
+    let inherited = plan.inherit_caches(&heritage, clock::now());
+    if inherited > 0 {
+        tracing::info!("{inherited} cache entries come from the worker before");
+    }
     threads.start(plan, &bound)?;
     let reloader = Reloader::new(args, watch, &config, &registry);
     let readable = readable(&guardian)?;
@@ -134,6 +141,7 @@ async fn start(args: &Args, guardian: Channel, moderation: Rc<Moderation>) -> Re
         beside,
         ready,
         latch: Some(latch),
+        heritage,
         admin: None,
         reloader,
     };
@@ -152,7 +160,7 @@ impl Running {
             health_port: self.args.health_port.or(self.config.health_port),
             lameduck: lameduck.unwrap_or_default(),
             relays: relays(&self.config),
-            caches: Vec::new(),
+            caches: self.threads.plan_served().map_or(Ok(Vec::new()), Plan::share_caches)?,
             inputs: None,
         })
     }
@@ -203,6 +211,7 @@ impl Running {
                 if let Some(totals) = totals {
                     self.registry.inherit(&io::read_to_string(File::from(totals))?);
                 }
+                self.catch_up();
                 self.serve_http()?;
                 self.reloader.in_effect();
             }
@@ -212,6 +221,14 @@ impl Running {
             other => bail!("the guardian has no business to say {other:?}"),
         }
         Ok(())
+    }
+
+    /// Takes over what the worker before has learnt since this one began.
+    fn catch_up(&mut self) {
+        let heritage = std::mem::take(&mut self.heritage);
+        if let Some(plan) = self.threads.plan_served() {
+            plan.inherit_caches(&heritage, clock::now());
+        }
     }
 
     /// Asks to be replaced if there is another configuration, and it is good.

@@ -317,7 +317,10 @@ impl<'a> Guardian<'a> {
         }
         if let Err(errors) = self.sockets.bind(needed) {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            self.refusal = lines.join("\n");
+            self.refusal = lines.join("; ");
+            if matches!(self.machine.state(), State::Starting { .. }) {
+                lines.iter().for_each(|line| eprintln!("doorstep: {line}"));
+            }
             return self.tell(id, &Message::Refused(self.refusal.clone()));
         }
         let mut listens = needed.to_vec();
