@@ -161,7 +161,6 @@ impl Running {
             lameduck: lameduck.unwrap_or_default(),
             relays: relays(&self.config),
             caches: self.threads.plan_served().map_or(Ok(Vec::new()), Plan::share_caches)?,
-            inputs: None,
         })
     }
 
