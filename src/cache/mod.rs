@@ -18,6 +18,7 @@ mod table;
 mod tests;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 pub use config::{Config, Prefetch, ServeStale, StaleMode, StoreConfig};
 use policy::Facts;
@@ -25,7 +26,7 @@ pub use policy::Store;
 
 use crate::clock::Moment;
 use crate::wire::{Answer, Flags, Key, Kind, Lifetime, Outline};
-use table::{Draft, Found, Table};
+use table::{Draft, Entry, Found, Heritage, Table};
 
 /// How long one refresh of an entry keeps others from being started, milliseconds: a little more
 /// than an upstream exchange may take.
@@ -189,6 +190,37 @@ impl Cache {
             Some(evicted) => Insertion { store: Some(store), ttl: verdict.ttl, evicted },
             None => refused,
         }
+    }
+
+    /// The memory with all entries, and its shape, for [`Cache::inherit`] in another process.
+    pub fn share(&self) -> io::Result<(String, OwnedFd)> {
+        self.table.share()
+    }
+
+    /// Takes over from the cache of another process what can still be served and is not older than what
+    /// is here; says how many entries that were. A `shape` of another version is none.
+    pub fn inherit(&self, shape: &str, memory: OwnedFd, now: Moment) -> usize {
+        let Some(heritage) = Heritage::open(shape, memory) else { return 0 };
+        heritage.entries().filter(|entry| self.inherit_one(entry, now)).count()
+    }
+
+    fn inherit_one(&self, entry: &Entry<'_>, now: Moment) -> bool {
+        let Entry { key, octets, found } = entry;
+        let old = self.table.find(key);
+        let newer = |old: Found<'_>| old.stored() >= found.stored();
+        if found.remaining(now) <= 0 && !self.is_servable(*found, now) || old.is_some_and(newer) {
+            return false;
+        }
+        let draft = Draft {
+            store: found.store(),
+            key,
+            outline: found.outline,
+            octets,
+            ttl: found.ttl,
+            now: found.stored(),
+            popularity: found.popularity(),
+        };
+        self.table.insert(&draft).is_some()
     }
 
     /// Entries in a store, expired ones included, as CoreDNS counts them.

@@ -16,6 +16,7 @@
 //!
 //! All is numbers, none is a pointer: whatever a torn read yields, the worst is an answer thrown away.
 
+mod heritage;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
 use super::eviction::{MOST_READS, Slot};
 use super::policy::Store;
 use super::region::Region;
+pub(super) use heritage::{Entry, Heritage};
 pub(super) use writer::Draft;
 use writer::Writer;
 
@@ -101,12 +103,20 @@ pub(super) struct Found<'t> {
 impl Table {
     /// Room for as many entries, by store.
     pub fn new(capacities: [usize; 2]) -> io::Result<Table> {
+        Table::over(capacities, Region::new)
+    }
+
+    /// A table in what `region` makes, given the numbers of its words and halves.
+    fn over(
+        capacities: [usize; 2],
+        region: impl FnOnce(usize, usize) -> io::Result<Region>,
+    ) -> io::Result<Table> {
         // Links are 32 bits wide.
         let capacities = capacities.map(|capacity| capacity.clamp(1, u32::MAX as usize / OCTETS_PER_ENTRY));
         let slots: usize = capacities.iter().sum();
         let blocks = slots * BLOCKS_PER_ENTRY;
         let buckets = slots.next_power_of_two();
-        let region = Region::new((slots + blocks) * WORDS, buckets + blocks)?;
+        let region = region((slots + blocks) * WORDS, buckets + blocks)?;
         let writer = Mutex::new(Writer::new(capacities));
         let lengths = Default::default();
         Ok(Table { region, capacities, slots, bucket_mask: buckets - 1, writer, lengths })
@@ -229,6 +239,12 @@ impl<'t> Found<'t> {
     #[inline]
     pub fn remaining(&self, now: Moment) -> i64 {
         i64::from(self.ttl) - (now.since(self.stored) / 1000) as i64
+    }
+
+    /// When it was stored.
+    #[inline]
+    pub fn stored(&self) -> Moment {
+        self.stored
     }
 
     /// Counts a read. A popular entry's count is full, so that reading it writes nothing.

@@ -77,8 +77,30 @@ impl Key {
             *line = [0; Key::LINE];
             line[0] = Key::flags_of(query);
         }
+        self.seal(question.len());
+    }
+
+    /// The key whose [`Key::lines`] are at the front of `octets`; `None`: there are no such lines.
+    pub fn restore(octets: &[u8]) -> Option<Key> {
+        let mut name = 0;
+        while let length @ 1.. = usize::from(*octets.get(name)?) {
+            name += 1 + length;
+        }
+        let question = name + 1 + FIXED;
+        if question > MAX_NAME + FIXED {
+            return None;
+        }
+        let mut key = Key { name: name + 1, ..Key::default() };
+        key.octets[..=question].copy_from_slice(octets.get(..=question)?);
+        key.seal(question);
+        Some(key)
+    }
+
+    /// Hashes the lines, of which the first `question` octets are the question.
+    #[inline(always)]
+    fn seal(&mut self, question: usize) {
         let mut hasher = self.hasher.build_hasher();
-        for vector in self.octets.as_chunks::<VECTOR>().0.get(..question.len() / VECTOR + 1).unwrap_or(&[]) {
+        for vector in self.octets.as_chunks::<VECTOR>().0.get(..question / VECTOR + 1).unwrap_or(&[]) {
             hasher.write_u128(u128::from_ne_bytes(*vector));
         }
         self.hash = hasher.finish();
