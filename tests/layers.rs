@@ -16,7 +16,7 @@ use source::Source;
 /// What anyone may import.
 const LEAVES: [&str; 6] = ["clock", "logging", "metrics", "ready", "resident", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("clock", &[]),
     ("logging", &LEAVES),
     ("metrics", &LEAVES),
