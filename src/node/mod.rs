@@ -14,7 +14,7 @@
 //! Everything blocks; nothing here knows a DNS message.
 
 mod capability;
-mod command;
+pub mod command;
 mod config;
 pub mod detect;
 mod error;
