@@ -322,11 +322,15 @@ impl Facts {
         self.dns_listeners(address).any(|listener| listener.protocol == protocol)
     }
 
-    /// Whether what pods ask is exempt from tracking.
+    /// Whether what pods ask is exempt from tracking, or at least from translation, without which a clash
+    /// is harmless.
     pub fn is_protected(&self) -> bool {
-        let mut asked =
-            if self.cluster_dns.is_empty() { &self.wanted.local_ips } else { &self.cluster_dns }.iter();
-        !self.wanted.local_ips.is_empty() && asked.all(|&address| self.is_untracked(address))
+        let asked = if self.cluster_dns.is_empty() { &self.wanted.local_ips } else { &self.cluster_dns };
+        let exempt = |address: IpAddr| {
+            let direct = !self.is_cluster_ip(address) && self.is_heard(address, Protocol::Udp);
+            self.is_untracked(address) || direct
+        };
+        !asked.is_empty() && asked.iter().all(|&address| exempt(address))
     }
 
     /// Whether `address` is, or must be taken for, a Service's. The link-local address that is the node's own

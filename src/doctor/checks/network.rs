@@ -87,6 +87,9 @@ fn rps_off(facts: &Facts) -> Option<Symptom> {
         return None;
     }
     let clashes = facts.growth(|sample| sample.conntrack?.clash_resolve);
+    if clashes == 0 && facts.cache_runs() {
+        return None;
+    }
     let unsteered = facts.links.iter().filter(|link| link.is_veth && !link.steered);
     let lines = unsteered.map(|link| format!("{}: rps_cpus is 0", link.name));
     some_lines(if clashes > 0 { Warning } else { Note }, lines)

@@ -88,10 +88,11 @@ fn add_rule(firewall: &mut Firewall, saved: &SavedRule, packets: u64) {
                     iptables.drops.push((chain.to_owned(), format!("it ends in {target}")));
                 }
             }
-            let stateful =
+            // What does not accept every datagram of DNS.
+            let narrow =
                 ["ctstate", "--state", "--mark", "-i lo", "-o lo", "-p tcp", "-p icmp", "-p ipv6-icmp"];
             let other_port = has("port ") && !dns;
-            if has("-j ACCEPT") && !other_port && !stateful.iter().any(|part| has(part)) {
+            if has("-j ACCEPT") && !commented && !other_port && !narrow.iter().any(|part| has(part)) {
                 iptables.accepts.push(chain.to_owned());
             }
         }

@@ -27,8 +27,11 @@ pub fn processes(host: &dyn Host, unread: &mut Unread) -> Seen {
     let own = host.target("/proc/self/ns/net").ok();
     for pid in pids(host) {
         let Some(process) = process(host, pid) else { continue };
-        let namespace = host.target(&format!("/proc/{pid}/ns/net")).ok();
-        hidden += usize::from(namespace.is_none());
+        let namespace = host.target(&format!("/proc/{pid}/ns/net"));
+        // It may end while it is looked at; and init, which may be closed to everyone, is in no pod.
+        let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        hidden += usize::from(namespace.as_ref().is_err_and(refused) && pid != 1);
+        let namespace = namespace.ok();
         if namespace == own || namespace.is_none() {
             if is_cache(&process) {
                 seen.caches.push(process);
