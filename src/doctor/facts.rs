@@ -24,6 +24,8 @@ pub struct Facts {
     pub addresses: Vec<IpAddr>,
     /// Processes of Doorstep or node-cache in the node's network namespace.
     pub caches: Vec<Process>,
+    /// Doorstep's remedies that run, such as `rps`.
+    pub remedies: Vec<String>,
     /// Sockets that wait on a port that the cache uses.
     pub listeners: Vec<Listener>,
     /// iptables, as far as it could be read.
@@ -47,6 +49,8 @@ pub struct Facts {
     pub dummy_driver: Option<bool>,
     /// What the cache's HTTP endpoints answer, in the order asked.
     pub answers: Vec<Answer>,
+    /// Addresses where a socket of the cache does not answer DNS, and what happened instead.
+    pub silent: Vec<(IpAddr, String)>,
     /// What could not be read, and why.
     pub unread: Vec<String>,
 }

@@ -248,7 +248,8 @@ fn a_rule_that_somebody_removed_and_a_process_that_hangs() {
              -m comment --comment 'NodeLocal DNS Cache: skip conntrack' -j NOTRACK"
         ));
         let found = once();
-        assert_eq!(found.ids(), ["not-ready", "rules-missing"]);
+        assert_eq!(found.ids(), ["no-answer", "not-ready", "rules-missing"]);
+        found.has("no-answer", "critical", "169.254.20.10: no answer in 2 s");
         found.has("rules-missing", "warning", "1 of 20 rules are missing\nraw OUTPUT -s 169.254.20.10/32");
         found.has("not-ready", "critical", "/health does not answer");
         // The ClusterIP's alone.

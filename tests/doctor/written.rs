@@ -7,6 +7,7 @@
 //! === no /proc/stat             it is not there
 //! === run iptables-save         what a program prints
 //! === GET 8080 /health          status and body
+//! === PING 10.96.0.10           nothing answers there
 //! ```
 
 use std::cell::Cell;
@@ -39,6 +40,10 @@ impl Host for Written {
         Ok(if path.ends_with("/cmdline") { text.replace('\n', "\0") } else { text.to_owned() })
     }
 
+    fn lines(&self, path: &str, each: &mut dyn FnMut(&str)) -> io::Result<()> {
+        self.get_section(path).map(|text| text.lines().for_each(each))
+    }
+
     fn names(&self, directory: &str) -> io::Result<Vec<String>> {
         let below = self.sections.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
         let names: BTreeSet<&str> = below.filter_map(|rest| rest.split('/').next()).collect();
@@ -62,6 +67,13 @@ impl Host for Written {
 
     fn nftables(&self) -> Result<Survey, String> {
         Ok(Survey::default())
+    }
+
+    fn ping(&self, address: SocketAddr) -> io::Result<()> {
+        match self.get_section(&format!("PING {}", address.ip())) {
+            Ok(_) => Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => Ok(()),
+        }
     }
 
     fn get(&self, address: SocketAddr, path: &str) -> io::Result<(u16, String)> {

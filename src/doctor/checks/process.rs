@@ -16,10 +16,23 @@ pub const CHECKS: &[Check] = &[
         remedy: "Deploy Doorstep (deploy/node-local-dns.yaml).",
         examine: |facts| {
             let proxy = facts.kube_proxy().filter(|_| !facts.cache_runs())?;
+            if let [remedy, ..] = &facts.remedies[..] {
+                return symptom(Note, format!("doorstep remedy {remedy} runs instead"));
+            }
             symptom(
                 Warning,
                 format!("kube-proxy ({}), no process of doorstep or node-cache, no socket", proxy.name()),
             )
+        },
+    },
+    Check {
+        id: "no-answer",
+        headline: "The cache has a socket but does not answer",
+        meaning: "Its process hangs or is stopped, or a firewall drops queries or answers: pods wait for their \
+            timeout.",
+        remedy: "See firewall-drops-dns and not-ready if they are here too; else read the cache's log and restart it.",
+        examine: |facts| {
+            some_lines(Critical, facts.silent.iter().map(|(address, what)| format!("{address}: {what}")))
         },
     },
     Check {

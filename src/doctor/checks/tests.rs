@@ -98,6 +98,8 @@ fn healthy() -> Facts {
             },
         }],
         dummy_driver: Some(true),
+        remedies: Vec::new(),
+        silent: Vec::new(),
         answers: vec![Answer { path: "/health", outcome: Ok((200, "OK".into())) }],
         unread: Vec::new(),
     }
@@ -184,6 +186,8 @@ const FAULTS: &[Fault] = &[
     ("leftover-rules", Severity::Warning, healthy, killed),
     ("leftover-link", Severity::Warning, healthy, killed),
     ("cache-absent", Severity::Warning, bare, |_| {}),
+    ("cache-absent", Severity::Note, bare, |f| f.remedies = vec!["rps".into()]),
+    ("no-answer", Severity::Critical, healthy, |f| f.silent = vec![(ip(VIP), "refused".into())]),
     ("not-ready", Severity::Warning, healthy, |f| f.answers[0].outcome = Ok((503, "rules".into()))),
     ("not-ready", Severity::Critical, healthy, |f| f.answers[0].outcome = Err("timed out".into())),
     ("port-conflict", Severity::Critical, healthy, |f| {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::super::facts::{Iptables, LiveRule};
 use super::{Host, Unread};
-use crate::node::iptables::{Saved, SavedRule};
+use crate::node::iptables::SavedRule;
 use crate::node::rules::COMMENT_PREFIX;
 
 /// What netfilter holds.
@@ -31,6 +31,7 @@ pub fn read(host: &dyn Host, unread: &mut Unread) -> Firewall {
     match host.nftables() {
         Ok(survey) => {
             firewall.nft_tables = survey.tables;
+            firewall.iptables.kube_proxy |= survey.kube_proxy_chains;
             let live = |(rule, packets)| LiveRule { rule, nftables: true, packets };
             firewall.rules.extend(survey.rules.into_iter().map(live));
             let masquerade = survey.masquerade.into_iter();
@@ -42,19 +43,33 @@ pub fn read(host: &dyn Host, unread: &mut Unread) -> Firewall {
     firewall
 }
 
+/// Line by line: a node of a large cluster prints megabytes.
 fn add_iptables(firewall: &mut Firewall, output: &str) {
-    let (counts, plain) = split_counts(output);
-    let saved = Saved::parse(&plain);
-    let services = |(_, chain, _): &(String, String, String)| chain == "KUBE-SERVICES";
-    firewall.iptables.kube_proxy |= saved.chains.iter().any(services);
-    for (table, chain, policy) in &saved.chains {
-        if table == "filter" && policy == "DROP" {
-            firewall.iptables.drops.push((chain.clone(), "its policy is DROP".into()));
+    let mut table = "";
+    for line in output.lines() {
+        let (packets, line) = uncounted(line);
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if let Some(chain) = line.strip_prefix(':') {
+            firewall.iptables.kube_proxy |= chain.starts_with("KUBE-SERVICES ");
+            let chain = chain.strip_suffix(']').unwrap_or(chain);
+            if let Some((chain, "DROP")) = chain.split(" [").next().and_then(|chain| chain.split_once(' '))
+                && table == "filter"
+            {
+                firewall.iptables.drops.push((chain.to_owned(), "its policy is DROP".into()));
+            }
+        } else if let Some(text) = line.strip_prefix("-A ") {
+            let rule = SavedRule { table: table.into(), text: text.into() };
+            add_rule(firewall, &rule, packets);
         }
     }
-    for (rule, packets) in saved.rules.iter().zip(counts) {
-        add_rule(firewall, rule, packets);
-    }
+}
+
+/// Takes the packet count off a rule: `[12:345] -A ...`.
+fn uncounted(line: &str) -> (u64, &str) {
+    let counted = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    let Some((counts, line)) = counted else { return (0, line) };
+    (counts.split(':').next().and_then(|packets| packets.parse().ok()).unwrap_or(0), line)
 }
 
 fn add_rule(firewall: &mut Firewall, saved: &SavedRule, packets: u64) {
@@ -100,25 +115,6 @@ fn add_rule(firewall: &mut Firewall, saved: &SavedRule, packets: u64) {
     }
 }
 
-/// Takes the packet counts off the rules: `[12:345] -A ...`.
-fn split_counts(output: &str) -> (Vec<u64>, String) {
-    let mut counts = Vec::new();
-    let mut plain = String::with_capacity(output.len());
-    for line in output.lines() {
-        let counted = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
-        let (count, line) = match counted {
-            Some((count, rule)) => (count.split(':').next().and_then(|count| count.parse().ok()), rule),
-            None => (None, line),
-        };
-        if line.starts_with("-A ") {
-            counts.push(count.unwrap_or(0));
-        }
-        plain.push_str(line);
-        plain.push('\n');
-    }
-    (counts, plain)
-}
-
 /// Virtual services on port 53 (`UDP  0A60000A:0035 rr`).
 pub fn ipvs(host: &dyn Host) -> Vec<IpAddr> {
     let text = host.text("/proc/net/ip_vs").unwrap_or_default();
@@ -145,11 +141,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_go_with_their_rules() {
-        let (counts, plain) =
-            split_counts("*raw\n:OUTPUT ACCEPT [7:8]\n[12:345] -A OUTPUT -j A\n-A OUTPUT -j B\nCOMMIT\n");
-        assert_eq!(counts, [12, 0]);
-        assert!(plain.contains("\n-A OUTPUT -j A\n"));
+    fn counts_come_off() {
+        assert_eq!(uncounted("[12:345] -A OUTPUT -j A"), (12, "-A OUTPUT -j A"));
+        assert_eq!(uncounted("-A OUTPUT -j B"), (0, "-A OUTPUT -j B"));
+        assert_eq!(uncounted(":OUTPUT ACCEPT [7:8]"), (0, ":OUTPUT ACCEPT [7:8]"));
+    }
+
+    #[test]
+    fn policies_of_filter_alone() {
+        let mut firewall = Firewall::default();
+        add_iptables(
+            &mut firewall,
+            "*nat\n:OUTPUT DROP [1:2]\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:X - [0:0]\n",
+        );
+        assert_eq!(firewall.iptables.drops, [("INPUT".into(), "its policy is DROP".into())]);
     }
 
     #[test]

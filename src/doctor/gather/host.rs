@@ -1,8 +1,8 @@
 //! Where facts are read from: the machine, or in tests a directory.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,13 +14,18 @@ use crate::node::nftables::survey::{Survey, survey};
 const TOOL: Duration = Duration::from_secs(10);
 /// How long an HTTP endpoint on this node may take.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Longest file or answer that is read; a table of conntrack entries may be longer and is cut.
-const LONGEST: u64 = 64 << 20;
+/// Longest file or answer that is read whole.
+const LONGEST: u64 = 16 << 20;
+/// A question about nothing, with the opcode STATUS, which no server implements: whoever is there says so at
+/// once (NOTIMP or FORMERR), from no cache and without an upstream.
+const PING: [u8; 17] = [0xd0, 0xc5, 0x10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1];
 
 /// What can be looked at. Paths are absolute; nothing is changed.
 pub trait Host {
     /// A file's text, invalid UTF-8 replaced.
     fn text(&self, path: &str) -> io::Result<String>;
+    /// A file's lines one after the other, for files of any length.
+    fn lines(&self, path: &str, each: &mut dyn FnMut(&str)) -> io::Result<()>;
     /// The names in a directory, in no order.
     fn names(&self, directory: &str) -> io::Result<Vec<String>>;
     /// Where a symbolic link points.
@@ -31,6 +36,8 @@ pub trait Host {
     fn run(&self, program: &str, arguments: &[&str]) -> io::Result<String>;
     /// All nftables rules that concern us.
     fn nftables(&self) -> Result<Survey, String>;
+    /// Whether anything answers DNS over UDP.
+    fn ping(&self, address: SocketAddr) -> io::Result<()>;
     /// Status and body of an HTTP GET.
     fn get(&self, address: SocketAddr, path: &str) -> io::Result<(u16, String)>;
 }
@@ -54,6 +61,11 @@ impl Host for Machine {
         let mut bytes = Vec::new();
         fs::File::open(self.path(path))?.take(LONGEST).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn lines(&self, path: &str, each: &mut dyn FnMut(&str)) -> io::Result<()> {
+        let file = BufReader::new(fs::File::open(self.path(path))?);
+        file.lines().try_for_each(|line| line.map(|line| each(&line)))
     }
 
     fn names(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -81,6 +93,15 @@ impl Host for Machine {
 
     fn nftables(&self) -> Result<Survey, String> {
         survey().map_err(|error| error.to_string())
+    }
+
+    fn ping(&self, address: SocketAddr) -> io::Result<()> {
+        let unspecified = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let socket = UdpSocket::bind((unspecified, 0))?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(ANSWER))?;
+        socket.send(&PING)?;
+        socket.recv(&mut [0; 512]).map(|_| ())
     }
 
     fn get(&self, address: SocketAddr, path: &str) -> io::Result<(u16, String)> {

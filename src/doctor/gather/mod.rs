@@ -33,6 +33,7 @@ pub fn gather(host: &dyn Host, options: &Options, pause: Option<&dyn Fn()>) -> F
     facts.dummy_driver = links::dummy_driver(host, facts.kernel.as_ref());
     let seen = processes::processes(host, &mut unread);
     facts.caches = seen.caches;
+    facts.remedies = seen.remedies;
     facts.pods = seen.pods;
     facts.cluster_dns = kubelet::cluster_dns(host, seen.kubelet.as_ref(), &mut unread);
     facts.resolv_conf = resolv_conf::read(host, "/etc/resolv.conf").unwrap_or_default();
@@ -58,6 +59,7 @@ pub fn gather(host: &dyn Host, options: &Options, pause: Option<&dyn Fn()>) -> F
     facts.listeners = sockets::listeners(host, &ports, &mut unread);
     facts.entries = samples::entries(host, &facts.wanted, &mut unread);
     facts.answers = answers(host, &facts);
+    facts.silent = silent(host, &facts);
     facts.unread = unread.0;
     facts
 }
@@ -102,8 +104,8 @@ fn processors(host: &dyn Host) -> usize {
 /// Flags first; then the flags of the cache that runs; then the defaults, with the addresses that rules on
 /// this node are for.
 fn wanted(options: &Options, facts: &Facts) -> Wanted {
-    let running = facts.caches.first();
-    let flag = |name: &str| running.and_then(|cache| cache.flag(name));
+    // Of several processes of one cache only the first was started with the flags.
+    let flag = |name: &str| facts.caches.iter().find_map(|cache| cache.flag(name));
     let mut wanted = Wanted::default();
     if let Some(name) = options.interface.clone().or_else(|| flag("interfacename")) {
         wanted.interface = name;
@@ -163,4 +165,18 @@ fn answers(host: &dyn Host, facts: &Facts) -> Vec<Answer> {
         Some(Answer { path, outcome })
     };
     asked.into_iter().filter_map(ask).collect()
+}
+
+/// Asks the cache's own sockets.
+fn silent(host: &dyn Host, facts: &Facts) -> Vec<(IpAddr, String)> {
+    let ask = |&address: &IpAddr| {
+        let is_it = |listener: &Listener| listener.protocol == Protocol::Udp && facts.is_the_caches(listener);
+        facts.dns_listeners(address).find(|listener| is_it(listener))?;
+        let outcome = host.ping((address, facts.wanted.dns_port).into());
+        outcome.err().map(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => (address, "no answer in 2 s".to_owned()),
+            _ => (address, error.to_string()),
+        })
+    };
+    facts.wanted.local_ips.iter().filter_map(ask).collect()
 }

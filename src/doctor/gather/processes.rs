@@ -15,6 +15,7 @@ const PROCESSES: usize = 4;
 #[derive(Default)]
 pub struct Seen {
     pub caches: Vec<Process>,
+    pub remedies: Vec<String>,
     pub kubelet: Option<Process>,
     pub pods: Vec<Pod>,
 }
@@ -35,6 +36,8 @@ pub fn processes(host: &dyn Host, unread: &mut Unread) -> Seen {
         if namespace == own || namespace.is_none() {
             if is_cache(&process) {
                 seen.caches.push(process);
+            } else if let Some(remedy) = remedy(&process) {
+                seen.remedies.push(remedy);
             } else if process.name == "kubelet" {
                 seen.kubelet = Some(process);
             }
@@ -81,6 +84,11 @@ fn process(host: &dyn Host, pid: u32) -> Option<Process> {
 fn is_cache(process: &Process) -> bool {
     let other = process.arguments.iter().skip(1).any(|word| SUBCOMMANDS.contains(&word.as_str()));
     CACHES.contains(&process.name.as_str()) && !other
+}
+
+fn remedy(process: &Process) -> Option<String> {
+    let at = process.arguments.iter().position(|word| word == "remedy")?;
+    (process.name == "doorstep").then(|| process.arguments.get(at + 1).cloned())?
 }
 
 /// A process whose `resolv.conf` was made for a pod: it searches the names of services.

@@ -83,19 +83,18 @@ fn lock_holder(host: &dyn Host) -> Option<u32> {
 
 /// Counts the table's entries, where the kernel lists them as text.
 pub fn entries(host: &dyn Host, wanted: &Wanted, unread: &mut Unread) -> Option<Entries> {
-    let text = unread.take("the conntrack table", host.text("/proc/net/nf_conntrack"))?;
     let mut entries = Entries::default();
-    for line in text.lines() {
+    let outcome = host.lines("/proc/net/nf_conntrack", &mut |line| {
         entries.all += 1;
         // The first dst and dport are the original direction's.
         let mut words = line.split_whitespace();
         let destination = words.find_map(|word| word.strip_prefix("dst="));
         if words.find_map(|word| word.strip_prefix("dport=")) != Some("53") {
-            continue;
+            return;
         }
         entries.dns += 1;
         let destination = destination.and_then(|address| address.parse().ok());
         entries.local += u64::from(destination.is_some_and(|address| wanted.local_ips.contains(&address)));
-    }
-    Some(entries)
+    });
+    unread.take("the conntrack table", outcome).map(|()| entries)
 }

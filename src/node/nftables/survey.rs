@@ -22,6 +22,8 @@ const COUNTER_PACKETS: u16 = 2;
 const MASQUERADE_FLAGS: u16 = 1;
 const RANDOM_FULLY: u32 = 1 << 4;
 
+const KUBE_PROXY_CHAIN: &str = "KUBE-SERVICES";
+
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
@@ -31,6 +33,8 @@ pub struct Survey {
     pub rules: Vec<(Rule, u64)>,
     /// Rules that masquerade without `fully-random`, as (table, chain).
     pub masquerade: Vec<(String, String)>,
+    /// The chains of kube-proxy's iptables mode are there: iptables-nft keeps its rules here.
+    pub kube_proxy_chains: bool,
 }
 
 /// A rule of anybody's.
@@ -40,24 +44,40 @@ struct Foreign {
     expressions: Vec<ListAttribute<ExpressionAttribute>>,
 }
 
+/// What one rule tells.
+enum Told {
+    Ours(Rule, u64),
+    Masquerade(String, String),
+    KubeProxy,
+}
+
 /// Reads all tables. Needs `CAP_NET_ADMIN`.
 pub fn survey() -> Result<Survey, Error> {
     let tables = Table::open(Ownership::Plain)?.names()?;
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
     let request = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
-    let listed = Connection::netfilter()?.dump("list rules", NetfilterMessage::new(header, request))?;
+    let request = NetfilterMessage::new(header, request);
+    let told = Connection::netfilter()?.dump_picked("list rules", request, told)?;
     let mut found = Survey { tables, ..Survey::default() };
-    for rule in listed.into_iter().filter_map(foreign) {
-        if rule.table == TABLE
-            && let Some(ours) = ours(&rule)
-        {
-            found.rules.push((ours, packets(&rule)));
-        }
-        if masquerades_in_order(&rule) {
-            found.masquerade.push((rule.table, rule.chain));
+    for told in told {
+        match told {
+            Told::Ours(rule, packets) => found.rules.push((rule, packets)),
+            Told::Masquerade(table, chain) => found.masquerade.push((table, chain)),
+            Told::KubeProxy => found.kube_proxy_chains = true,
         }
     }
     Ok(found)
+}
+
+fn told(message: NetfilterMessage) -> Option<Told> {
+    let rule = foreign(message)?;
+    if rule.table == TABLE {
+        return ours(&rule).map(|ours| Told::Ours(ours, packets(&rule)));
+    }
+    if rule.chain == KUBE_PROXY_CHAIN {
+        return Some(Told::KubeProxy);
+    }
+    masquerades_in_order(&rule).then_some(Told::Masquerade(rule.table, rule.chain))
 }
 
 fn foreign(message: NetfilterMessage) -> Option<Foreign> {
