@@ -20,8 +20,8 @@ fn parse(text: &str) -> ResolvConf {
             }
             Some("search") => found.search = words.map(str::to_owned).collect(),
             Some("options") => {
-                let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
-                found.ndots = ndots.last().or(found.ndots);
+                let mut ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+                found.ndots = ndots.next_back().or(found.ndots);
             }
             _ => {}
         }
