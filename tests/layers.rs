@@ -30,7 +30,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("node", &[]),
     ("admin", &["metrics", "ready"]),
     ("demo", &["node"]),
-    ("doctor", &["node", "json"]),
+    ("doctor", &["node", "json", "metrics"]),
     ("config", &["wire", "cache", "forward", "server", "node", "admin"]),
 ];
 /// Those that put the others together.

@@ -49,6 +49,8 @@ pub struct Facts {
     pub dummy_driver: Option<bool>,
     /// What the cache's HTTP endpoints answer, in the order asked.
     pub answers: Vec<Answer>,
+    /// The version of the Doorstep that runs, as its metrics have it.
+    pub version: Option<String>,
     /// Addresses where a socket of the cache does not answer DNS, and what happened instead.
     pub silent: Vec<(IpAddr, String)>,
     /// What could not be read, and why.

@@ -1,7 +1,7 @@
 //! Findings for people, and for machines.
 
 use super::checks::{self, Finding, Severity};
-use super::facts::{Facts, KubeProxy};
+use super::facts::{Facts, KubeProxy, Process};
 use crate::json::{Json, object};
 
 /// Columns of text.
@@ -80,11 +80,19 @@ pub fn json(facts: &Facts, findings: &[Finding]) -> Json {
             ("remedy", finding.remedy.into()),
         ])
     };
+    let cache = |cache: &Process| {
+        object([
+            ("name", cache.name.as_str().into()),
+            ("pid", u64::from(cache.pid).into()),
+            ("version", facts.version.as_deref().into()),
+        ])
+    };
     object([
         ("findings", findings.iter().map(finding).collect()),
         ("kernel", facts.kernel.as_ref().map(|kernel| kernel.release.as_str()).into()),
         ("kube_proxy", facts.kube_proxy().map(KubeProxy::name).into()),
         ("local_ips", facts.wanted.local_ips.iter().map(ToString::to_string).collect()),
+        ("cache", facts.caches.first().map(cache).into()),
         ("could_not_read", facts.unread.iter().collect()),
         ("doorstep", env!("CARGO_PKG_VERSION").into()),
     ])

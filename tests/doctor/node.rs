@@ -170,11 +170,13 @@ fn a_healthy_node_is_silent_with_either_backend() {
     for backend in ["nftables", "iptables"] {
         isolated(|| {
             run(KUBE_PROXY);
-            let _daemon = Daemon::start(&["-rules-backend", backend]);
+            let daemon = Daemon::start(&["-rules-backend", backend]);
             let _pod = Pod::start(VIP);
             let found = doctor(&format!("{KUBELET} &&"), "-interval 200ms");
             assert!(found.findings.is_empty() && found.status == 0, "{backend}: {:#}", found.whole);
             assert_eq!(found.whole["kube_proxy"], "iptables");
+            assert_eq!(found.whole["cache"]["pid"], daemon.pid());
+            assert_eq!(found.whole["cache"]["version"], env!("CARGO_PKG_VERSION"));
             assert_eq!(found.whole["local_ips"], serde_json::json!([LINK_LOCAL, VIP]));
         });
     }
@@ -360,15 +362,31 @@ fn whom_pods_and_the_node_ask() {
     });
 }
 
+/// Which kube-proxy it is, with tools and without them.
+#[test]
+fn kube_proxy_by_its_traces() {
+    isolated(|| {
+        run(KUBE_PROXY);
+        let found = doctor("", "-interval 0");
+        assert_eq!((found.ids(), &found.whole["kube_proxy"]), (vec!["cache-absent"], &"iptables".into()));
+        // As in an image that holds nothing but Doorstep; iptables-nft keeps its rules in nftables.
+        let found = doctor("PATH=/nowhere", "-interval 0");
+        assert_eq!(found.ids(), ["cache-absent", "could-not-read"]);
+        assert_eq!(found.whole["kube_proxy"], "iptables");
+        found.has("could-not-read", "note", "there is no iptables-save in PATH");
+        run("nft add table ip kube-proxy");
+        assert_eq!(once().whole["kube_proxy"], "nftables");
+    });
+}
+
 /// Flags win over the running process, and that over the defaults.
 #[test]
 fn which_addresses_are_meant() {
     isolated(|| {
         let shown = |flags: &str| doctor("", &format!("-interval 0 {flags}")).whole["local_ips"].to_string();
         assert_eq!(shown(""), "[\"169.254.20.10\"]");
-        let daemon = Daemon::start(&["-rules-backend", "nftables"]);
+        let _daemon = Daemon::start(&["-rules-backend", "nftables"]);
         assert_eq!(shown(""), "[\"169.254.20.10\",\"10.96.0.10\"]");
         assert_eq!(shown("-localip 10.96.0.7"), "[\"10.96.0.7\"]");
-        assert!(daemon.pid() > 0);
     });
 }

@@ -8,6 +8,8 @@ use super::Severity::{self, Critical, Note, Warning};
 use super::{Check, Symptom, some_lines, symptom};
 use crate::node::rules::Protocol;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub const CHECKS: &[Check] = &[
     Check {
         id: "cache-absent",
@@ -53,12 +55,17 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         id: "outdated-program",
-        headline: "The cache runs a program file that has been replaced since",
-        meaning: "It is not the version that is installed.",
+        headline: "The cache that runs is not the one that is installed",
+        meaning: "What was fixed or set in between is not in effect.",
         remedy: "Restart it.",
         examine: |facts| {
-            let outdated = facts.caches.iter().filter(|cache| cache.outdated);
-            some_lines(Note, outdated.map(|cache| format!("{} (process {})", cache.name, cache.pid)))
+            let replaced = facts.caches.iter().filter(|cache| cache.outdated);
+            let replaced = replaced.map(|cache| {
+                format!("{} (process {}): its program file was replaced", cache.name, cache.pid)
+            });
+            let other = facts.version.iter().filter(|version| *version != VERSION);
+            let other = other.map(|version| format!("doorstep {version} runs, this is {VERSION}"));
+            some_lines(Note, replaced.chain(other))
         },
     },
     Check {

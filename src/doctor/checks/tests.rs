@@ -99,6 +99,7 @@ fn healthy() -> Facts {
         }],
         dummy_driver: Some(true),
         remedies: Vec::new(),
+        version: Some(env!("CARGO_PKG_VERSION").into()),
         silent: Vec::new(),
         answers: vec![Answer { path: "/health", outcome: Ok((200, "OK".into())) }],
         unread: Vec::new(),
@@ -206,6 +207,7 @@ const FAULTS: &[Fault] = &[
         f.listeners.push(listener(Protocol::Tcp, "0.0.0.0", 8080, (9, "agent")));
     }),
     ("outdated-program", Severity::Note, healthy, |f| f.caches[0].outdated = true),
+    ("outdated-program", Severity::Note, healthy, |f| f.version = Some("0.0.1".into())),
     ("receive-buffer-full", Severity::Warning, healthy, |f| {
         last(f).udp.as_mut().unwrap().receive_buffer_errors = 6;
     }),

@@ -107,7 +107,7 @@ impl Host for Machine {
     fn get(&self, address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
         stream.set_read_timeout(Some(ANSWER))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.take(LONGEST).read_to_end(&mut answer)?;
         let answer = String::from_utf8_lossy(&answer);

@@ -16,6 +16,7 @@ pub use host::{Host, Machine};
 
 use super::Options;
 use super::facts::{Answer, Facts, Kernel, Listener, Process, Wanted};
+use crate::metrics::names::BUILD_INFO;
 use crate::node::rules::Protocol;
 
 /// CoreDNS's `prometheus` and `ready`, and node-cache's own metrics.
@@ -60,6 +61,7 @@ pub fn gather(host: &dyn Host, options: &Options, pause: Option<&dyn Fn()>) -> F
     facts.entries = samples::entries(host, &facts.wanted, &mut unread);
     facts.answers = answers(host, &facts);
     facts.silent = silent(host, &facts);
+    facts.version = version(host, &facts);
     facts.unread = unread.0;
     facts
 }
@@ -153,18 +155,32 @@ impl Process {
 /// Asks those endpoints of the cache that listen.
 fn answers(host: &dyn Host, facts: &Facts) -> Vec<Answer> {
     let asked = [("/health", facts.wanted.health_port), ("/ready", READY_PORT)];
-    let ask = |(path, port): (&'static str, u16)| {
-        let serves = |listener: &&Listener| {
-            listener.port == port && listener.protocol == Protocol::Tcp && facts.is_the_caches(listener)
-        };
-        let mut address = facts.listeners.iter().find(serves)?.address;
-        if address.is_unspecified() {
-            address = IpAddr::from([127, 0, 0, 1]);
-        }
-        let outcome = host.get((address, port).into(), path).map_err(|error| error.to_string());
-        Some(Answer { path, outcome })
-    };
+    let ask = |(path, port)| Some(Answer { path, outcome: get(host, facts, port, path)? });
     asked.into_iter().filter_map(ask).collect()
+}
+
+/// `None` if the cache has no socket on the port.
+fn get(host: &dyn Host, facts: &Facts, port: u16, path: &str) -> Option<Result<(u16, String), String>> {
+    let serves = |listener: &&Listener| {
+        listener.port == port && listener.protocol == Protocol::Tcp && facts.is_the_caches(listener)
+    };
+    let mut address = facts.listeners.iter().find(serves)?.address;
+    if address.is_unspecified() {
+        address = IpAddr::from([127, 0, 0, 1]);
+    }
+    Some(host.get((address, port).into(), path).map_err(|error| error.to_string()))
+}
+
+/// What the cache says of itself in its metrics: Doorstep's version; `None` for node-cache's, which are
+/// CoreDNS's.
+fn version(host: &dyn Host, facts: &Facts) -> Option<String> {
+    let (_, metrics) = METRICS_PORTS.iter().find_map(|&port| get(host, facts, port, "/metrics")?.ok())?;
+    let line = metrics.lines().find(|line| line.starts_with(BUILD_INFO.description().name))?;
+    let label = |wanted: &str| {
+        let mut labels = line.split(['{', ',', '}']).filter_map(|label| label.split_once('='));
+        labels.find_map(|(name, value)| (name == wanted).then(|| value.trim_matches('"').to_owned()))
+    };
+    label("version").filter(|_| label("goversion").as_deref() == Some("rust"))
 }
 
 /// Asks the cache's own sockets.
