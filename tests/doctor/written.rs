@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! === /proc/stat                a file; in `cmdline` an argument is a line; a symbolic link's text is its target
+//! === /proc/10/net/udp          of a process: what tells its network namespace from others
 //! === later /proc/stat          the same at the second reading
 //! === no /proc/stat             it is not there
 //! === run iptables-save         what a program prints

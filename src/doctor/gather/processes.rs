@@ -1,6 +1,6 @@
 //! Processes: the cache, kubelet, and one in each pod.
 
-use super::super::facts::{Pod, Process};
+use super::super::facts::{Pod, Process, ResolvConf};
 use super::{Host, Unread, resolv_conf};
 
 /// Programs that are a cache.
@@ -24,43 +24,53 @@ pub struct Seen {
 pub fn processes(host: &dyn Host, unread: &mut Unread) -> Seen {
     let mut seen = Seen::default();
     let mut namespaces: Vec<(String, Vec<u32>)> = Vec::new();
-    let mut hidden = 0;
-    let own = host.target("/proc/self/ns/net").ok();
+    let own = namespace(host, "self");
     for pid in pids(host) {
         let Some(process) = process(host, pid) else { continue };
-        let namespace = host.target(&format!("/proc/{pid}/ns/net"));
-        // It may end while it is looked at; and init, which may be closed to everyone, is in no pod.
-        let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
-        hidden += usize::from(namespace.as_ref().is_err_and(refused) && pid != 1);
-        let namespace = namespace.ok();
-        if namespace == own || namespace.is_none() {
-            if is_cache(&process) {
-                seen.caches.push(process);
-            } else if let Some(remedy) = remedy(&process) {
-                seen.remedies.push(remedy);
-            } else if process.name == "kubelet" {
-                seen.kubelet = Some(process);
-            }
+        // It may end while it is looked at.
+        let Some(namespace) = namespace(host, &pid.to_string()) else { continue };
+        if Some(&namespace) == own.as_ref() {
+            seen.add(process);
             continue;
         }
-        let namespace = namespace.unwrap_or_default();
         match namespaces.iter().position(|(name, _)| *name == namespace) {
             Some(at) if namespaces[at].1.len() < PROCESSES => namespaces[at].1.push(pid),
             None if namespaces.len() < NAMESPACES => namespaces.push((namespace, vec![pid])),
             _ => {}
         }
     }
-    if hidden > 0 {
-        unread.note(
-            "network namespaces",
-            &format!("{hidden} processes may not be looked into; run it as root"),
-        );
+    let mut closed = 0;
+    for (_, pids) in &namespaces {
+        let files: Vec<_> = pids.iter().map(|&pid| (pid, resolv_conf_of(host, pid))).collect();
+        closed += usize::from(files.iter().all(|(_, file)| file.is_none()));
+        let mut files = files.into_iter().filter_map(|(pid, file)| Some((pid, file?)));
+        let pod = files.find(|(_, file)| is_a_pods(file));
+        seen.pods.extend(pod.map(|(pid, resolv_conf)| Pod { pid, resolv_conf }));
     }
-    seen.pods =
-        namespaces.iter().filter_map(|(_, pids)| pids.iter().find_map(|&pid| pod(host, pid))).collect();
-    // A successor or worker comes after the process that was started with the flags.
-    seen.caches.sort_by_key(|cache| cache.pid);
+    // One or two may belong to a sandbox that is closed to everyone.
+    if closed * 2 > namespaces.len() {
+        unread.note("pods", &format!("{closed} network namespaces may not be looked into"));
+    }
     seen
+}
+
+impl Seen {
+    fn add(&mut self, process: Process) {
+        if is_cache(&process) {
+            // By number: a successor or worker comes after the process that was started with the flags.
+            self.caches.push(process);
+        } else if let Some(remedy) = remedy(&process) {
+            self.remedies.push(remedy);
+        } else if process.name == "kubelet" {
+            self.kubelet = Some(process);
+        }
+    }
+}
+
+/// What tells one network namespace from another: each has files of its own below `/proc/PID/net`, and anyone
+/// may look at their numbers. `/proc/PID/ns/net` is closed to whoever lacks one of the process's capabilities.
+fn namespace(host: &dyn Host, process: &str) -> Option<String> {
+    host.file_id(&format!("/proc/{process}/net/udp")).ok()
 }
 
 /// The numbers of all processes.
@@ -91,9 +101,11 @@ fn remedy(process: &Process) -> Option<String> {
     (process.name == "doorstep").then(|| process.arguments.get(at + 1).cloned())?
 }
 
-/// A process whose `resolv.conf` was made for a pod: it searches the names of services.
-fn pod(host: &dyn Host, pid: u32) -> Option<Pod> {
-    let resolv_conf = resolv_conf::read(host, &format!("/proc/{pid}/root/etc/resolv.conf"))?;
-    let services = |domain: &String| domain.starts_with("svc.") || domain.contains(".svc.");
-    resolv_conf.search.iter().any(services).then_some(Pod { pid, resolv_conf })
+fn resolv_conf_of(host: &dyn Host, pid: u32) -> Option<ResolvConf> {
+    resolv_conf::read(host, &format!("/proc/{pid}/root/etc/resolv.conf"))
+}
+
+/// One that kubelet made for a pod searches the names of services.
+fn is_a_pods(resolv_conf: &ResolvConf) -> bool {
+    resolv_conf.search.iter().any(|domain| domain.starts_with("svc.") || domain.contains(".svc."))
 }
