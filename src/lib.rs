@@ -24,6 +24,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod forward;
+pub mod guardian;
 pub mod json;
 pub mod logging;
 pub mod metrics;

@@ -16,7 +16,7 @@ use source::Source;
 /// What anyone may import.
 const LEAVES: [&str; 6] = ["clock", "json", "logging", "metrics", "ready", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("clock", &[]),
     ("json", &[]),
     ("logging", &LEAVES),
@@ -28,6 +28,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("forward", &["wire"]),
     ("server", &["cache", "forward", "wire", "clock", "metrics"]),
     ("node", &[]),
+    // Of the server the batch alone: how datagrams are received and sent.
+    ("guardian", &["node", "server", "clock", "sockets"]),
     ("admin", &["metrics", "ready"]),
     ("demo", &["node"]),
     ("doctor", &["node", "json", "metrics"]),

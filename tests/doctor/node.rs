@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -96,6 +97,7 @@ impl Daemon {
             .args(["-localip", &format!("{LINK_LOCAL},{VIP}"), "-conf"])
             .arg(&corefile)
             .args(flags)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -110,20 +112,24 @@ impl Daemon {
         self.child.id()
     }
 
+    /// To all of its processes at once.
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process_group(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// SIGKILL, and whatever else belongs to the process is gone.
+    /// SIGKILL, and its sockets are gone.
     fn kill(mut self) {
-        self.child.kill().unwrap();
+        self.signal(Signal::KILL);
         self.child.wait().unwrap();
+        eventually(|| ready().is_none());
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if let Ok(None) = self.child.try_wait() {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("{}", fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
