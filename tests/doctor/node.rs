@@ -379,7 +379,11 @@ fn kube_proxy_by_its_traces() {
         let found = doctor("PATH=/nowhere", "-interval 0");
         assert_eq!(found.ids(), ["cache-absent", "could-not-read"]);
         assert_eq!(found.whole["kube_proxy"], "iptables");
-        found.has("could-not-read", "note", "there is no iptables-save in PATH");
+        found.has("could-not-read", "note", "iptables-save: no such program in PATH");
+        run("iptables -t nat -F; iptables -t nat -X");
+        assert!(once().whole["kube_proxy"].is_null());
+        run(&KUBE_PROXY.replace("iptables", "iptables-legacy"));
+        assert_eq!(once().whole["kube_proxy"], "iptables");
         run("nft add table ip kube-proxy");
         assert_eq!(once().whole["kube_proxy"], "nftables");
     });

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::super::facts::{Facts, KubeProxy, LiveRule};
+use super::super::facts::{Facts, KubeProxy, LiveRule, Process};
 use super::Severity::{Critical, Warning};
 use super::{Check, Symptom, some_lines, symptom};
 use crate::node;
@@ -119,10 +119,9 @@ fn bypassed(facts: &Facts) -> Option<Symptom> {
 }
 
 fn missing(facts: &Facts) -> Option<Symptom> {
-    let off = |cache: &super::super::facts::Process| {
-        let refused =
-            |word: &String| word.contains("setupiptables=") && word.ends_with(['e', 'E', '0', 'f', 'F']);
-        cache.arguments.iter().any(|word| refused(word) && !word.to_lowercase().ends_with("true"))
+    let off = |cache: &Process| {
+        let value = cache.flag("setupiptables").unwrap_or_default();
+        matches!(value.as_str(), "0" | "f" | "F" | "false" | "FALSE" | "False")
     };
     let no_rules_wanted = facts.caches.iter().any(off) || facts.kube_proxy() == Some(KubeProxy::Cilium);
     if facts.rules_unseen() || no_rules_wanted || !facts.cache_runs() {

@@ -19,14 +19,8 @@ pub struct Firewall {
 /// Reads both; makes no tables.
 pub fn read(host: &dyn Host, unread: &mut Unread) -> Firewall {
     let mut firewall = Firewall::default();
-    for program in ["iptables-save", "ip6tables-save"] {
-        match host.run(program, &["-c"]) {
-            Ok(output) => add_iptables(&mut firewall, &output),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                unread.note("iptables rules", &format!("there is no {program} in PATH"));
-            }
-            Err(error) => unread.note("iptables rules", &format!("{program}: {error}")),
-        }
+    for family in ["", "6"] {
+        add_family(&mut firewall, host, family, unread);
     }
     match host.nftables() {
         Ok(survey) => {
@@ -41,6 +35,27 @@ pub fn read(host: &dyn Host, unread: &mut Unread) -> Firewall {
         Err(why) => unread.note("nftables rules", &why),
     }
     firewall
+}
+
+/// Of the two kinds of iptables a host has both, each blind to the other's rules, and may have rules in both.
+fn add_family(firewall: &mut Firewall, host: &dyn Host, family: &str, unread: &mut Unread) {
+    let mut add = |program: String| match host.run(&program, &["-c"]) {
+        Ok(output) => {
+            add_iptables(firewall, &output);
+            output.lines().any(|line| line.starts_with("# Generated") && !line.contains("(nf_tables)"))
+        }
+        Err(error) => {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let why = if missing { "no such program in PATH".to_owned() } else { error.to_string() };
+            unread.note("iptables rules", &format!("{program}: {why}"));
+            true
+        }
+    };
+    let is_legacy = add(format!("ip{family}tables-save"));
+    let legacy_tables = host.text(&format!("/proc/net/ip{family}_tables_names")).unwrap_or_default();
+    if !is_legacy && !legacy_tables.trim().is_empty() {
+        add(format!("ip{family}tables-legacy-save"));
+    }
 }
 
 /// Line by line: a node of a large cluster prints megabytes.

@@ -135,8 +135,8 @@ fn wanted(options: &Options, facts: &Facts) -> Wanted {
 }
 
 impl Process {
-    /// The value of a flag in Go's spelling, the last one if it is repeated.
-    fn flag(&self, name: &str) -> Option<String> {
+    /// The value of a flag in Go's spelling, the last one if it is repeated; of a switch only what comes after =.
+    pub fn flag(&self, name: &str) -> Option<String> {
         let mut value = None;
         let mut words = self.arguments.iter();
         while let Some(word) = words.next() {
