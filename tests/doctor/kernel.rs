@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use super::common::netns::{Namespace, isolated, own_path, run};
 use super::node::{Diagnosis, doctor};
 
-/// Runs `load` again and again while the doctor reads twice.
-fn meanwhile(load: impl Fn() + Send + Sync) -> Diagnosis {
+/// Long enough for a race to happen on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `load` again and again while the doctor reads twice, as often as it takes to find `id`.
+fn meanwhile(id: &str, look: impl Fn() -> Diagnosis, mut load: impl FnMut() + Send) -> Diagnosis {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -17,10 +20,27 @@ fn meanwhile(load: impl Fn() + Send + Sync) -> Diagnosis {
                 load();
             }
         });
-        let found = doctor("", "-interval 1s");
-        done.store(true, Ordering::Relaxed);
+        let _stop = Stop(&done);
+        let end = Instant::now() + PATIENCE;
+        let mut found = look();
+        while !found.findings.contains_key(id) && Instant::now() < end {
+            found = look();
+        }
         found
     })
+}
+
+/// Ends the load, after a panic too.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn look() -> Diagnosis {
+    doctor("", "-interval 1s")
 }
 
 #[test]
@@ -29,7 +49,7 @@ fn a_socket_that_overflows() {
         let reader = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = reader.local_addr().unwrap();
-        let found = meanwhile(|| drop(sender.send_to(&[0; 1400], address)));
+        let found = meanwhile("receive-buffer-full", look, || drop(sender.send_to(&[0; 1400], address)));
         assert_eq!(found.ids(), ["receive-buffer-full"]);
         found.has("receive-buffer-full", "warning", "RcvbufErrors grew by ");
     });
@@ -78,8 +98,8 @@ fn pair() {
     together([&socket, &socket]);
 }
 
-/// The race itself: a second of pairs, and the doctor beside them.
-fn race(listening: bool) -> Diagnosis {
+/// The race itself, and the doctor beside it.
+fn race(id: &str, listening: bool) -> Diagnosis {
     let node = Namespace::start();
     let pod = cluster(&node);
     let servers: Vec<UdpSocket> = if listening {
@@ -91,32 +111,22 @@ fn race(listening: bool) -> Diagnosis {
     };
     for server in &servers {
         let server = server.try_clone().unwrap();
-        server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
         thread::spawn(move || while server.recv(&mut [0; 64]).is_ok() {});
     }
-    let racing = thread::spawn(move || {
-        pod.run(|| {
-            let end = Instant::now() + Duration::from_secs(3);
-            while Instant::now() < end {
-                pair();
-            }
-        });
-    });
-    let found = node.run(|| doctor("", "-interval 1500ms"));
-    racing.join().unwrap();
-    found
+    meanwhile(id, || node.run(look), move || pod.run(|| (0..100).for_each(|_| pair())))
 }
 
 #[test]
 fn pairs_that_clash() {
-    let found = race(true);
+    let found = race("conntrack-race", true);
     found.has("conntrack-race", "warning", "clash_resolve grew by ");
 }
 
 /// Where answers, here the servers' sockets, are missing too, it is a loss.
 #[test]
 fn pairs_that_clash_and_datagrams_that_nobody_waits_for() {
-    let found = race(false);
+    let found = race("slow-answer-loss", false);
     found.has("slow-answer-loss", "critical", "NoPorts of node and pods by ");
     assert!(!found.findings.contains_key("conntrack-race"));
 }
@@ -142,23 +152,25 @@ fn flows_that_are_given_one_source_port() {
             run(&format!("ip route add default via 10.244.{number}.1"));
         });
     }
-    let socket = |namespace: &Namespace, number: u8, port: u16| {
+    let socket = |namespace: &Namespace, number: u8, port: u16, server: u16| {
         namespace.run(move || {
             let socket = UdpSocket::bind((Ipv4Addr::new(10, 244, number, 11), port)).unwrap();
-            socket.connect("10.244.2.11:53").unwrap();
+            socket.connect(("10.244.2.11", server)).unwrap();
             socket
         })
     };
-    let racing = thread::spawn(move || {
-        let end = Instant::now() + Duration::from_secs(3);
-        // Below the ports that the kernel gives away.
-        for port in (2000..32000).take_while(|_| Instant::now() < end) {
-            together([&socket(&one, 0, port), &socket(&two, 1, port)]);
-        }
-        outside
-    });
-    let found = node.run(|| doctor("", "-interval 1500ms"));
-    racing.join().unwrap();
+    // A flow that conntrack knows does not race: each pair takes ports that none before it had, the source's
+    // below those that the kernel gives away.
+    let mut ports = (53..1000).flat_map(|server| (2000..32000).map(move |port| (server, port)));
+    let found = meanwhile(
+        "snat-collision",
+        || node.run(look),
+        || {
+            let (server, port) = ports.next().unwrap();
+            together([&socket(&one, 0, port, server), &socket(&two, 1, port, server)]);
+        },
+    );
+    drop(outside);
     found.has("snat-collision", "critical", "insert_failed grew by ");
     found.has("masquerade-not-random", "warning", "-o link2 -j MASQUERADE");
 }

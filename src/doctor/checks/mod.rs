@@ -102,7 +102,7 @@ fn symptom(severity: Severity, evidence: impl Into<String>) -> Option<Symptom> {
 
 /// A line for each; without any, no symptom. Of many the first ones, and their number.
 fn some_lines<T: ToString>(severity: Severity, lines: impl IntoIterator<Item = T>) -> Option<Symptom> {
-    const SHOWN: usize = 6;
+    const SHOWN: usize = 4;
     let lines: Vec<String> = lines.into_iter().map(|line| line.to_string()).collect();
     let mut evidence = lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n");
     if lines.len() > SHOWN {
