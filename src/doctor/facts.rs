@@ -146,21 +146,24 @@ pub struct Entries {
     pub local: u64,
 }
 
+/// The kind of the node's ends of pods' links.
+pub const VETH: &str = "veth";
+/// The kind of an overlay's links.
+pub const VXLAN: &str = "vxlan";
+
 /// A network link.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its name.
     pub name: String,
-    /// What the kernel says it is (`bridge`, `vxlan`, ...), if it does.
-    pub kind: Option<String>,
+    /// Its driver in netlink's words, [`VETH`] for instance; empty: hardware, or `lo`.
+    pub kind: String,
     /// Its MTU in octets.
     pub mtu: u32,
-    /// Whether its other end is in another namespace or is another link, as a veth's is.
-    pub is_veth: bool,
     /// Whether it is up.
     pub is_up: bool,
-    /// Whether a receive-packet-steering mask is set on any of its queues.
-    pub steered: bool,
+    /// Whether a receive-packet-steering mask is set on any of its queues; `None`: not read.
+    pub steered: Option<bool>,
     /// Whether the kernel leaves checksums to it; `None`: not read.
     pub checksum_offload: Option<bool>,
 }

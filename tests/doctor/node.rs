@@ -313,6 +313,12 @@ fn links_of_pods() {
         assert_eq!(found.ids(), ["cache-absent", "mtu-below-edns", "rps-off"]);
         found.has("rps-off", "note", "veth1: rps_cpus is 0");
         found.has("mtu-below-edns", "warning", "veth2 has an MTU of 1200");
+        // With the machine's own /sys.
+        let output = Command::new(DOORSTEP).args(["doctor", "-json", "-interval", "0"]).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let unread = "packet steering: /sys shows the links of another network namespace";
+        assert_eq!(found["could_not_read"], serde_json::json!([unread]));
+        assert!(found.to_string().contains("veth2 has an MTU of 1200"));
         let steer = "for link in veth1 veth2; do echo 1 > /sys/class/net/$link/queues/rx-0/rps_cpus; done;";
         assert_eq!(doctor(steer, "-interval 0").ids(), ["cache-absent", "mtu-below-edns"]);
     });

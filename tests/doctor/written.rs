@@ -6,6 +6,7 @@
 //! === /proc/10/net/udp          of a process: what tells its network namespace from others
 //! === later /proc/stat          the same at the second reading
 //! === no /proc/stat             it is not there
+//! === link veth1                index, kind (- without one), MTU, up or down
 //! === run iptables-save         what a program prints
 //! === GET 8080 /health          status and body
 //! === PING 10.96.0.10           nothing answers there
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use doorstep::doctor::gather::{Host, gather};
 use doorstep::doctor::{Options, diagnose, facts::Facts};
+use doorstep::node::links::Listed;
 use doorstep::node::nftables::survey::Survey;
 
 struct Written {
@@ -64,6 +66,23 @@ impl Host for Written {
 
     fn run(&self, program: &str, _: &[&str]) -> io::Result<String> {
         self.get_section(&format!("run {program}")).map(str::to_owned)
+    }
+
+    fn links(&self) -> Result<Vec<Listed>, String> {
+        let sections =
+            self.sections.iter().filter_map(|(name, text)| Some((name.strip_prefix("link ")?, text)));
+        let link = |(name, text): (&str, &String)| {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let [index, kind, mtu, state] = words[..] else { panic!("{name}: {text}") };
+            Listed {
+                name: name.to_owned(),
+                index: index.parse().expect("an index"),
+                kind: kind.trim_matches('-').to_owned(),
+                mtu: mtu.parse().expect("an MTU"),
+                is_up: state == "up",
+            }
+        };
+        Ok(sections.map(link).collect())
     }
 
     fn nftables(&self) -> Result<Survey, String> {
@@ -148,9 +167,8 @@ fn the_healthy_machine_is_read_whole() {
     assert_eq!(facts.wanted.local_ips.len(), 2);
     assert_eq!(facts.caches.len(), 1);
     assert_eq!(facts.pods.len(), 1);
-    let veths: Vec<&str> = facts.links.iter().filter(|link| link.is_veth).map(|link| &*link.name).collect();
-    assert_eq!(veths, ["veth0a1b"]);
-    assert_eq!(facts.link("cni0").unwrap().kind.as_deref(), Some("bridge"));
+    let steered = |name: &str| facts.link(name).unwrap().steered;
+    assert_eq!((facts.links.len(), steered("veth0a1b"), steered("eth0")), (5, Some(false), None));
     assert_eq!(facts.samples.len(), 2);
     let conntrack = facts.conntrack().unwrap();
     assert_eq!((conntrack.clash_resolve, conntrack.insert_failed, conntrack.max), (Some(6), 2, 262144));

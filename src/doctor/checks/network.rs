@@ -1,6 +1,6 @@
 //! Links, and what services do with addresses.
 
-use super::super::facts::{Facts, KubeProxy, Link};
+use super::super::facts::{Facts, KubeProxy, Link, VETH, VXLAN};
 use super::Severity::{Note, Warning};
 use super::{Check, Symptom, some_lines, symptom};
 
@@ -90,7 +90,7 @@ fn rps_off(facts: &Facts) -> Option<Symptom> {
     if clashes == 0 && facts.cache_runs() {
         return None;
     }
-    let unsteered = facts.links.iter().filter(|link| link.is_veth && !link.steered);
+    let unsteered = facts.links.iter().filter(|link| link.kind == VETH && link.steered == Some(false));
     let lines = unsteered.map(|link| format!("{}: rps_cpus is 0", link.name));
     some_lines(if clashes > 0 { Warning } else { Note }, lines)
 }
@@ -98,8 +98,7 @@ fn rps_off(facts: &Facts) -> Option<Symptom> {
 fn vxlan_checksum(facts: &Facts) -> Option<Symptom> {
     let wrong = facts.growth(|sample| Some(sample.pods_checksum_errors + sample.udp?.checksum_errors));
     let old = facts.kernel.as_ref().is_some_and(|kernel| kernel.version < (5, 7));
-    let suspects =
-        |link: &&Link| link.kind.as_deref() == Some("vxlan") && link.checksum_offload != Some(false);
+    let suspects = |link: &&Link| link.kind == VXLAN && link.checksum_offload != Some(false);
     if wrong == 0 && !old {
         return None;
     }

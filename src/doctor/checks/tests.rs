@@ -70,7 +70,7 @@ fn healthy() -> Facts {
         samples: vec![sample(), sample()],
         entries: Some(Entries { all: 100, dns: 2, local: 0 }),
         links: vec![
-            Link { is_veth: true, ..link("veth1") },
+            Link { kind: VETH.into(), steered: Some(false), ..link("veth1") },
             link("nodelocaldns"),
             Link { mtu: 65536, ..link("lo") },
         ],
@@ -111,7 +111,7 @@ fn bare() -> Facts {
     let facts = healthy();
     Facts {
         wanted: Wanted::default(),
-        links: vec![Link { is_veth: true, ..link("veth1") }],
+        links: vec![Link { kind: VETH.into(), steered: Some(false), ..link("veth1") }],
         addresses: vec![ip("192.0.2.2")],
         caches: Vec::new(),
         listeners: Vec::new(),
@@ -234,11 +234,11 @@ const FAULTS: &[Fault] = &[
     ("rps-off", Severity::Note, bare, |_| {}),
     ("rps-off", Severity::Warning, bare, |f| conntrack(f).clash_resolve = Some(12)),
     ("vxlan-checksum", Severity::Warning, healthy, |f| {
-        f.links.push(Link { kind: Some("vxlan".into()), ..link("flannel.1") });
+        f.links.push(Link { kind: VXLAN.into(), ..link("flannel.1") });
         last(f).pods_checksum_errors = 5;
     }),
     ("vxlan-checksum", Severity::Warning, healthy, |f| {
-        f.links.push(Link { kind: Some("vxlan".into()), checksum_offload: Some(true), ..link("flannel.1") });
+        f.links.push(Link { kind: VXLAN.into(), checksum_offload: Some(true), ..link("flannel.1") });
         old(f, (5, 6));
     }),
     ("mtu-below-edns", Severity::Warning, healthy, |f| f.links[0].mtu = 1279),
@@ -332,11 +332,7 @@ fn what_is_no_fault() {
             f.samples[1].lock_holder = Some(9);
         }),
         ("VXLAN on a kernel that does it right", |f| {
-            f.links.push(Link {
-                kind: Some("vxlan".into()),
-                checksum_offload: Some(true),
-                ..link("flannel.1")
-            });
+            f.links.push(Link { kind: VXLAN.into(), checksum_offload: Some(true), ..link("flannel.1") });
         }),
         ("a narrow link that is down", |f| f.links.push(Link { mtu: 576, is_up: false, ..link("x") })),
         ("a pod without ndots", |f| f.pods[0].resolv_conf.ndots = None),

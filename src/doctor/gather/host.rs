@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::node::command;
+use crate::node::links::{self, Listed};
 use crate::node::nftables::survey::{Survey, survey};
 
 /// How long a tool may take.
@@ -34,6 +35,8 @@ pub trait Host {
     fn file_id(&self, path: &str) -> io::Result<String>;
     /// What a program prints; an error if it cannot be run or fails.
     fn run(&self, program: &str, arguments: &[&str]) -> io::Result<String>;
+    /// The links of this network namespace.
+    fn links(&self) -> Result<Vec<Listed>, String>;
     /// All nftables rules that concern us.
     fn nftables(&self) -> Result<Survey, String>;
     /// Whether anything answers DNS over UDP.
@@ -89,6 +92,10 @@ impl Host for Machine {
             true => Ok(output.stdout),
             false => Err(io::Error::other(output.stderr.lines().next().unwrap_or("it failed").to_owned())),
         }
+    }
+
+    fn links(&self) -> Result<Vec<Listed>, String> {
+        links::list().map_err(|error| error.to_string())
     }
 
     fn nftables(&self) -> Result<Survey, String> {

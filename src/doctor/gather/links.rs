@@ -2,48 +2,44 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::super::facts::{Kernel, Link};
+use super::super::facts::{Kernel, Link, VETH, VXLAN};
 use super::{Host, Unread};
+use crate::node::links::Listed;
 
 const LINKS: &str = "/sys/class/net";
-/// `ARPHRD_ETHER`.
-const ETHERNET: &str = "1";
 
-/// All links that sysfs shows; it shows those of the namespace in which it was mounted.
+/// All links.
 pub fn links(host: &dyn Host, unread: &mut Unread) -> Vec<Link> {
-    let names = unread.take("network links", host.names(LINKS)).unwrap_or_default();
-    let mut links: Vec<Link> = names.into_iter().filter_map(|name| link(host, name)).collect();
+    let listed = host.links().unwrap_or_else(|why| {
+        unread.note("network links", &why);
+        Vec::new()
+    });
+    let mut links: Vec<Link> = listed.into_iter().map(|listed| link(host, listed)).collect();
+    if links.iter().any(|link| link.kind == VETH && link.steered.is_none()) {
+        unread.note("packet steering", "/sys shows the links of another network namespace");
+    }
     links.sort_by(|one, other| one.name.cmp(&other.name));
     links
 }
 
-fn link(host: &dyn Host, name: String) -> Option<Link> {
-    let read =
-        |file: &str| host.text(&format!("{LINKS}/{name}/{file}")).ok().map(|text| text.trim().to_owned());
-    let mtu = read("mtu")?.parse().ok()?;
-    let uevent = read("uevent").unwrap_or_default();
-    let kind = uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")).map(str::to_owned);
-    let peer = read("iflink").filter(|peer| peer != "0" && Some(peer) != read("ifindex").as_ref());
-    let flags = read("flags").and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
-    let checksum_offload =
-        if kind.as_deref() == Some("vxlan") { checksum_offload(host, &name) } else { None };
-    Some(Link {
-        mtu,
-        is_veth: kind.is_none() && peer.is_some() && read("type").as_deref() == Some(ETHERNET),
-        is_up: flags.is_some_and(|flags| flags & 1 == 1),
-        steered: is_steered(host, &name),
-        checksum_offload,
-        kind,
-        name,
-    })
+fn link(host: &dyn Host, listed: Listed) -> Link {
+    let Listed { name, index, kind, mtu, is_up } = listed;
+    let checksum_offload = if kind == VXLAN { checksum_offload(host, &name) } else { None };
+    Link { steered: is_steered(host, &name, index), name, kind, mtu, is_up, checksum_offload }
 }
 
-fn is_steered(host: &dyn Host, name: &str) -> bool {
+/// Whether a mask is set on any of the link's queues. sysfs shows the namespace in which it was mounted, which
+/// may have another link of this name.
+fn is_steered(host: &dyn Host, name: &str, index: u32) -> Option<bool> {
+    let shown = host.text(&format!("{LINKS}/{name}/ifindex")).ok()?;
+    if shown.trim().parse() != Ok(index) {
+        return None;
+    }
     let queues = host.names(&format!("{LINKS}/{name}/queues")).unwrap_or_default();
-    queues.iter().filter(|queue| queue.starts_with("rx-")).any(|queue| {
+    Some(queues.iter().filter(|queue| queue.starts_with("rx-")).any(|queue| {
         let mask = host.text(&format!("{LINKS}/{name}/queues/{queue}/rps_cpus")).unwrap_or_default();
         mask.trim().chars().any(|digit| !matches!(digit, '0' | ','))
-    })
+    }))
 }
 
 /// sysfs does not show a link's features; ethtool does, where it is installed.
