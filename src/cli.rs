@@ -1,5 +1,6 @@
 //! The command line: node-cache's flags in Go's spelling, and a few subcommands.
 
+mod doctor;
 mod flags;
 mod go;
 #[cfg(test)]
@@ -48,6 +49,8 @@ pub enum Command {
     },
     /// `teardown`: remove link and rules.
     Teardown(Args),
+    /// `doctor`: say what is wrong with the node, change nothing.
+    Doctor(crate::doctor::Options),
     /// `demo`: the try-it cluster, with the words that follow.
     #[cfg(feature = "demo")]
     Demo(Vec<String>),
@@ -148,6 +151,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             given.extend(more);
             subcommand(first, &given, positional)
         }
+        "doctor" => doctor::parse(&given, rest).map(Command::Doctor),
         #[cfg(feature = "demo")]
         "demo" => Ok(Command::Demo(rest.to_vec())),
         "help" => Err(help()),

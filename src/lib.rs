@@ -3,11 +3,12 @@
 //! The modules, lowest layer first; arrows only point up this list (`tests/layers.rs` keeps it so):
 //!
 //! ```text
-//! clock logging metrics ready sockets   leaves: anyone may use them
+//! clock json logging metrics ready sockets   leaves: anyone may use them
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
 //! node                             link and netfilter rules; never sees a DNS message
+//! doctor                           what is wrong with a node, from what it shows
 //! admin                            /metrics /health /ready
 //! config                           Corefile to the Config types of the modules above
 //! app cli demo                     the wiring, the flags, the try-it cluster
@@ -21,8 +22,10 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod forward;
 pub mod guardian;
+pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod node;
