@@ -3,7 +3,7 @@
 //! The modules, lowest layer first; arrows only point up this list (`tests/layers.rs` keeps it so):
 //!
 //! ```text
-//! clock logging metrics ready sockets   leaves: anyone may use them
+//! clock json logging metrics ready sockets   leaves: anyone may use them
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
@@ -22,6 +22,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod forward;
+pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod node;
