@@ -1,5 +1,7 @@
 //! The command line: node-cache's flags in Go's spelling, and a few subcommands.
 
+#[cfg(feature = "demo")]
+mod demo;
 mod flags;
 mod go;
 #[cfg(test)]
@@ -15,6 +17,8 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::config::nearest::nearest;
 use crate::config::{Config, Options};
 use crate::node;
+#[cfg(feature = "demo")]
+pub use demo::Demo;
 
 /// Exit status for flags that cannot be understood, as Go's `flag` package has it.
 pub const EXIT_USAGE: i32 = 2;
@@ -43,9 +47,9 @@ pub enum Command {
     },
     /// `teardown`: remove link and rules.
     Teardown(Args),
-    /// `demo`: the try-it cluster, with the words that follow.
+    /// `demo`: the race laboratory.
     #[cfg(feature = "demo")]
-    Demo(Vec<String>),
+    Demo(Demo),
     /// `-version`.
     Version,
     /// `-plugins`: list the directives that are served.
@@ -138,7 +142,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             subcommand(first, &given, positional)
         }
         #[cfg(feature = "demo")]
-        "demo" => Ok(Command::Demo(rest.to_vec())),
+        "demo" => demo::parse(rest).map(Command::Demo),
         "help" => Err(help()),
         "version" => Ok(Command::Version),
         word => Err(stray(word, &given)),

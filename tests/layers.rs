@@ -29,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("server", &["cache", "forward", "wire", "clock", "metrics"]),
     ("node", &[]),
     ("admin", &["metrics", "ready"]),
-    ("demo", &["node"]),
+    ("demo", &["json", "node"]),
     ("config", &["wire", "cache", "forward", "server", "node", "admin"]),
 ];
 /// Those that put the others together.
@@ -44,6 +44,7 @@ const UNSAFE: [&str; 8] = [
     "cache/region.rs",
     "demo/namespace.rs",
     "demo/program.rs",
+    "demo/user_namespace.rs",
     "server/batch/many.rs",
     "server/batch/mod.rs",
     "server/batch/outbox.rs",

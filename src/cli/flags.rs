@@ -18,7 +18,7 @@ const SUBCOMMANDS: &str = "\
 Subcommands:
   check [COREFILE]   Say what a configuration means, or list its mistakes
   teardown           Remove the interface and the rules, then exit
-  demo               Show it at work in network namespaces
+  demo               Race look-ups without and with it, in network namespaces
 
 Flags take one dash or two, and their value after a blank or =. Switches only after =:
 -setupiptables=false.";

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_parent_
 use super::client::{Transport, exchange};
 use super::interrupt::Interrupt;
 use super::network::{KUBE_DNS_VIP, NODE_LOCAL, POD, UPSTREAM_VIP};
-use super::{Cluster, DemoError, Options, conntrack};
+use super::{Cluster, DemoError, Options, conntrack, processor_time};
 
 /// The stock Corefile's server blocks, without the ones that need the Internet.
 const COREFILE: &str = "\
@@ -122,6 +122,11 @@ impl Program {
         Ok(())
     }
 
+    /// Processor time of the program and its children so far.
+    pub(super) fn processor_time(&self) -> Duration {
+        processor_time::of_tree(Pid::from_child(&self.child).as_raw_nonzero().get())
+    }
+
     /// Where its output goes.
     pub(super) fn log(&self) -> PathBuf {
         self.directory.log()
@@ -193,10 +198,9 @@ fn answers(cluster: &Cluster, server: std::net::IpAddr) -> Result<bool, DemoErro
 
 /// Whether the pod's queries leave conntrack entries.
 fn is_tracked(cluster: &Cluster) -> Result<bool, DemoError> {
-    conntrack::flush(cluster.node())?;
+    let before = conntrack::entries_of(cluster.node(), &[POD])?;
     let answered = answers(cluster, NODE_LOCAL.into())? && answers(cluster, KUBE_DNS_VIP.into())?;
-    let entries = conntrack::dns_entries(cluster.node())?;
-    Ok(!answered || entries.iter().any(|entry| entry.involves(POD)))
+    Ok(!answered || conntrack::entries_of(cluster.node(), &[POD])? > before)
 }
 
 /// The run's files, readable by root alone.
