@@ -4,8 +4,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self as unix, UnixListener};
 
 use super::kube_dns::KubeDns;
-use super::network::{self, KUBE_DNS_PODS};
 use super::kube_proxy::{self, ServiceRules};
+use super::network::{self, KUBE_DNS_PODS};
 use super::{DemoError, Namespace, QueryCounts};
 
 /// What tells clusters on one machine apart.

@@ -1,7 +1,7 @@
 //! What the kernel's connection tracking remembers, and what the notrack rules spared it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::NetfilterProtoFamily;
@@ -16,7 +16,7 @@ use super::netfilter::Netfilter;
 use super::{DemoError, Namespace};
 
 /// One tracked flow, in the direction of its first packet, before any NAT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// `true` for TCP, `false` for UDP.
     pub tcp: bool,
@@ -55,12 +55,6 @@ pub fn dns_entries(node: &Namespace) -> Result<Vec<Entry>, DemoError> {
     let entries = entries.map_err(failed("read the conntrack table (is nf_conntrack_netlink there?)"))?;
     let entries = entries.iter().filter_map(entry);
     Ok(entries.filter(|entry| [entry.source_port, entry.destination_port].contains(&53)).collect())
-}
-
-/// How many of those have one of `ends` at either end.
-pub(super) fn entries_of(node: &Namespace, ends: &[Ipv4Addr]) -> Result<usize, DemoError> {
-    let involved = |entry: &&Entry| ends.iter().any(|end| entry.involves(*end));
-    Ok(dns_entries(node)?.iter().filter(involved).count())
 }
 
 /// Forgets every entry, IPv4 and IPv6.

@@ -1,5 +1,6 @@
 //! The demonstration itself: the same pairs of queries straight to kube-dns and through the cache.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use hickory_proto::rr::RecordType;
 
 use super::client::{Transport, lookup};
+use super::conntrack::{self, Entry, dns_entries};
 use super::interrupt::Interrupt;
 use super::kube_proxy::Shape;
 use super::network::{KUBE_DNS_PODS, KUBE_DNS_VIP, NODE_LOCAL, POD, POD2};
@@ -16,8 +18,7 @@ use super::program::Program;
 use super::race::{Pairs, Race};
 use super::report::{Configuration, Measurement, Report, Side};
 use super::{
-    Cluster, ClusterConfig, DemoError, Setting, Statistics, conntrack, invitation, processor_time, user_namespace,
-    zone,
+    Cluster, ClusterConfig, DemoError, Setting, Statistics, invitation, processor_time, user_namespace, zone,
 };
 
 /// How to run the demonstration.
@@ -71,7 +72,8 @@ pub fn run(options: Options) -> Result<Report, DemoError> {
     interrupt.check()?;
     acquaint(&cluster)?;
 
-    let mut lab = Lab { cluster: &cluster, interrupt: &interrupt, race: Race::start()?, pairs: options.pairs, sent: 0 };
+    let mut lab =
+        Lab { cluster: &cluster, interrupt: &interrupt, race: Race::start()?, pairs: options.pairs, sent: 0 };
     let direct = lab.every_setting(None)?;
     conntrack::flush(cluster.node())?;
     progress("starting Doorstep on the node");
@@ -136,12 +138,14 @@ impl Lab<'_> {
             // entries but those of its own connections, which would break.
             conntrack::flush(self.cluster.node())?;
         }
-        let servers: &[Ipv4Addr] = if program.is_some() { &[NODE_LOCAL, KUBE_DNS_VIP] } else { &[KUBE_DNS_VIP] };
+        let servers: &[Ipv4Addr] =
+            if program.is_some() { &[NODE_LOCAL, KUBE_DNS_VIP] } else { &[KUBE_DNS_VIP] };
         let servers: Vec<SocketAddr> = servers.iter().map(|server| (*server, 53).into()).collect();
         let spent = || processor_time::own() + program.map(Program::processor_time).unwrap_or_default();
         let interrupt = self.interrupt;
         let go_on = || interrupt.check();
 
+        let entries_before = self.entries()?;
         let (before, spent_before) = (Statistics::of(self.cluster.node())?, spent());
         let count = setting.pairs(self.pairs);
         for (earlier, shape) in (0..).step_by(count as usize).zip(Shape::ALL) {
@@ -163,12 +167,18 @@ impl Lab<'_> {
             setting,
             tallies: [iptables, nftables],
             statistics: Statistics::of(self.cluster.node())?.since(before),
-            entries: conntrack::entries_of(self.cluster.node(), &[POD, POD2])?,
+            entries: self.entries()?.difference(&entries_before).count(),
             // Those who race spin.
             processor_time: (setting == Setting::OneThread).then_some(spent),
         };
         self.tell(&measurement, program.is_some());
         Ok(measurement)
+    }
+
+    /// The pods' entries. Those of the first probes, before the rules were in, live on for a while.
+    fn entries(&self) -> Result<HashSet<Entry>, DemoError> {
+        let entries = dns_entries(self.cluster.node())?.into_iter();
+        Ok(entries.filter(|entry| entry.involves(POD) || entry.involves(POD2)).collect())
     }
 
     fn tell(&self, measurement: &Measurement, through_cache: bool) {
@@ -187,4 +197,3 @@ impl Lab<'_> {
         }
     }
 }
-

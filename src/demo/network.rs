@@ -50,7 +50,11 @@ const ACTIVATION: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Joins the namespaces as the picture above shows, with forwarding on in the node.
-pub(super) fn connect(node: &Namespace, pods: [&Namespace; 2], kube_dns: &Namespace) -> Result<(), DemoError> {
+pub(super) fn connect(
+    node: &Namespace,
+    pods: [&Namespace; 2],
+    kube_dns: &Namespace,
+) -> Result<(), DemoError> {
     let (pod_fds, kube_dns_fd) = (pods.map(Namespace::raw_fd), kube_dns.raw_fd());
     configure(node, async move |links| {
         links.up("lo").await?;

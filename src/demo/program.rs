@@ -20,7 +20,8 @@ use super::interrupt::Interrupt;
 use super::network::{KUBE_DNS_VIP, NODE_LOCAL, POD, UPSTREAM_VIP};
 use super::{Cluster, DemoError, Options, conntrack, processor_time};
 
-/// The stock Corefile's server blocks, without the ones that need the Internet.
+/// The stock Corefile's server blocks: TCP to kube-dns, UDP to the servers of external names, which here is
+/// kube-dns as well.
 const COREFILE: &str = "\
 cluster.local:53 {
     errors
@@ -39,9 +40,7 @@ cluster.local:53 {
     errors
     cache 30
     bind __PILLAR__LOCAL__DNS__
-    forward . __PILLAR__CLUSTER__DNS__ {
-        force_tcp
-    }
+    forward . __PILLAR__CLUSTER__DNS__
     prometheus :9253
 }
 ";
@@ -198,9 +197,14 @@ fn answers(cluster: &Cluster, server: std::net::IpAddr) -> Result<bool, DemoErro
 
 /// Whether the pod's queries leave conntrack entries.
 fn is_tracked(cluster: &Cluster) -> Result<bool, DemoError> {
-    let before = conntrack::entries_of(cluster.node(), &[POD])?;
+    let entries = || -> Result<usize, DemoError> {
+        let entries = conntrack::dns_entries(cluster.node())?;
+        Ok(entries.iter().filter(|entry| entry.involves(POD)).count())
+    };
+    // Those of the probes before stay: to forget them is to break the program's own connections.
+    let before = entries()?;
     let answered = answers(cluster, NODE_LOCAL.into())? && answers(cluster, KUBE_DNS_VIP.into())?;
-    Ok(!answered || conntrack::entries_of(cluster.node(), &[POD])? > before)
+    Ok(!answered || entries()? > before)
 }
 
 /// The run's files, readable by root alone.

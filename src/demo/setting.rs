@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use super::Cluster;
 use super::kube_proxy::{Masquerade, ServiceRules, Shape};
 use super::network::KUBE_DNS_PODS;
 use super::race::{Expected, Origin, Subject};
-use super::zone::{DUAL, DUAL_ADDRESSES, SLOW};
-use super::Cluster;
+use super::zone::{DUAL, DUAL_ADDRESSES, EXTERNAL, SLOW};
 
 /// Longer than the second for which the kernel keeps the entry of whoever lost a clash.
 const SLOW_ANSWER: Duration = Duration::from_millis(1200);
-/// Some ten pairs are under way at a time: kube-dns answers each TCP connection in order.
-const SLOW_PACE: Duration = Duration::from_millis(120);
+/// Some twelve pairs are under way at a time.
+const SLOW_PACE: Duration = Duration::from_millis(100);
 /// Slow pairs by each shape of the Service rules.
 const SLOW_PAIRS: u64 = 20;
 /// Below the ports that the kernel gives out.
@@ -26,7 +26,7 @@ pub enum Setting {
     OneThread,
     /// Two threads send one each. Since 5.6 the kernel resolves the clash.
     TwoThreads,
-    /// The same, for names whose answers take 1.2 seconds: by then the loser's entry is gone.
+    /// The same, for external names whose answers take 1.2 seconds: by then the loser's entry is gone.
     SlowAnswers,
     /// Two pods send one each from one source port, and everybody is masqueraded with the port they have.
     SharedPort,
@@ -96,7 +96,7 @@ impl Setting {
         let (name, expected) = match (self, number % 11) {
             (Setting::SlowAnswers, _) => {
                 let delay = SLOW_ANSWER.as_millis();
-                (format!("slow-{delay}.{number}.cluster.local."), Expected::Addresses(SLOW))
+                (format!("slow-{delay}.{number}.{EXTERNAL}"), Expected::Addresses(SLOW))
             }
             (_, 9) => (format!("slow-0.{number}.cluster.local."), Expected::Addresses(SLOW)),
             (_, 10) => (format!("nothing-{number}.default.svc.cluster.local."), Expected::NoSuchName),

@@ -128,13 +128,16 @@ impl Race {
             }
             _ => {
                 let shots = [(&first, &a), (&second, &aaaa)];
-                self.senders.send(shots.map(|(socket, question)| (Arc::clone(socket), question.packet.clone())))?
+                self.senders
+                    .send(shots.map(|(socket, question)| (Arc::clone(socket), question.packet.clone())))?
             }
         };
         let run = self.tallies.len() - 1;
         let waiting = |socket, questions, sent| Waiting { socket, questions, sent, repeated: false, run };
         let sockets = match pairs.origin {
-            Origin::OnePort(..) => vec![waiting(first, vec![a], sent[0]), waiting(second, vec![aaaa], sent[1])],
+            Origin::OnePort(..) => {
+                vec![waiting(first, vec![a], sent[0]), waiting(second, vec![aaaa], sent[1])]
+            }
             _ => vec![waiting(first, vec![a, aaaa], sent[0])],
         };
         for mut waiting in sockets {

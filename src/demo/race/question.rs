@@ -52,7 +52,12 @@ impl Question {
         Ok([first, Question::new(&name, RecordType::AAAA, subject.expected, 1)?])
     }
 
-    fn new(name: &Name, record_type: RecordType, expected: Expected, position: usize) -> io::Result<Question> {
+    fn new(
+        name: &Name,
+        record_type: RecordType,
+        expected: Expected,
+        position: usize,
+    ) -> io::Result<Question> {
         let mut message = Message::query();
         // Two queries of one socket must differ.
         message.metadata.id = (message.metadata.id & !1) | position as u16;
@@ -73,7 +78,8 @@ impl Question {
             return Judgement::NotMine;
         }
         let Ok(answer) = Message::from_vec(packet) else { return Judgement::NotMine };
-        let mine = answer.metadata.message_type == MessageType::Response && answer.queries == self.message.queries;
+        let mine =
+            answer.metadata.message_type == MessageType::Response && answer.queries == self.message.queries;
         let addressed = |address| answer.answers.iter().any(|record| record.data.ip_addr() == Some(address));
         if !mine {
             Judgement::NotMine

@@ -104,21 +104,21 @@ impl Shared {
                 return;
             }
             let mut shot = self.shots[position].lock().unwrap_or_else(PoisonError::into_inner);
-            let load = shot.load.take();
-            meet(&self.met[0], 2 * round);
-            (0..WARM_UP).for_each(|_| hint::spin_loop());
-            meet(&self.met[1], 2 * round);
-            shot.sent = load.map(|(socket, packet)| {
+            if let Some((socket, packet)) = shot.load.take() {
+                meet(&self.met[0], 2 * round);
+                (0..WARM_UP).for_each(|_| hint::spin_loop());
+                // Before the meeting: whatever comes after it comes between the two packets.
                 let now = Instant::now();
-                super::send(&socket, &packet).map(|()| now)
-            });
+                meet(&self.met[1], 2 * round);
+                shot.sent = Some(super::send(&socket, &packet).map(|()| now));
+            }
             drop(shot);
             self.sent.wait();
         }
     }
 }
 
-/// Spins until `both` have come, for a sleeper would wake too late.
+/// Spins until `both` have come: a sleeper would wake too late, and so would one that pauses.
 fn meet(met: &AtomicUsize, both: usize) {
     met.fetch_add(1, Ordering::AcqRel);
     let mut turns = 0;
@@ -127,7 +127,6 @@ fn meet(met: &AtomicUsize, both: usize) {
         if turns % PATIENCE == 0 {
             thread::yield_now();
         }
-        hint::spin_loop();
     }
 }
 

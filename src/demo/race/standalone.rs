@@ -55,8 +55,13 @@ pub fn standalone(options: &Standalone) -> Result<Verdict, DemoError> {
         let name = options.name.replace('#', &number.to_string());
         Subject { name, expected: Expected::NoError }
     };
-    let pairs =
-        Pairs { origin, servers: &[options.server], count: options.pairs, pace: options.pace, subject: &subject };
+    let pairs = Pairs {
+        origin,
+        servers: &[options.server],
+        count: options.pairs,
+        pace: options.pace,
+        subject: &subject,
+    };
     let before = Statistics::here()?;
     let mut race = Race::start()?;
     race.run(&pairs, &|| Ok(()))?;

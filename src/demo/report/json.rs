@@ -21,7 +21,8 @@ impl Report {
 fn side(side: &Side) -> Json {
     let counted = side.measurements.iter().all(|measurement| measurement.statistics.clash_resolve.is_some());
     let spent = side.measurements.iter().find_map(Measurement::processor_time_per_query);
-    let settings = side.measurements.iter().map(|measurement| (measurement.setting.key(), setting(measurement)));
+    let settings =
+        side.measurements.iter().map(|measurement| (measurement.setting.key(), setting(measurement)));
     let mut members = outcome(&side.total());
     members.extend([
         ("insert_failed", side.insert_failed().into()),

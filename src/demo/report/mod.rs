@@ -135,7 +135,8 @@ impl Report {
         if !self.failures().is_empty() {
             return format!("FAILED: {}.", self.failures().join("; "));
         }
-        let clean = format!("through Doorstep none of {} was, and conntrack had nothing to do", doorstep.queries);
+        let clean =
+            format!("through Doorstep none of {} was, and conntrack had nothing to do", doorstep.queries);
         let lost = |setting| self.direct.of(setting).map_or(0, |measurement| measurement.total().lost);
         match direct.lost {
             0 if !self.configuration.can_race => {

@@ -36,7 +36,8 @@ impl fmt::Display for Report {
         row(f, "", COLUMN, Setting::ALL.iter().flat_map(|_| ways.clone()))?;
         let measurements = self.direct.measurements.iter().zip(&self.doorstep.measurements);
         for (label, figure) in FIGURES {
-            let cells = measurements.clone().flat_map(|(direct, doorstep)| [figure(direct), figure(doorstep)]);
+            let cells =
+                measurements.clone().flat_map(|(direct, doorstep)| [figure(direct), figure(doorstep)]);
             row(f, label, COLUMN, cells)?;
         }
         writeln!(f, "\n{}", wrapped(&self.in_plain_words()))
