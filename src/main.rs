@@ -70,8 +70,10 @@ fn teardown(args: &cli::Args) -> i32 {
 fn demo(command: cli::Demo) -> i32 {
     use doorstep::demo::{Options, race, run};
     let done = match command {
-        cli::Demo::Lab { hold, json, pairs } => run(Options { hold, json, pairs, ..Options::default() })
-            .map(|report| report.failures().is_empty()),
+        cli::Demo::Lab { hold, json, pairs, direct_pairs } => {
+            run(Options { hold, json, pairs, direct_pairs, ..Options::default() })
+                .map(|report| report.failures().is_empty())
+        }
         cli::Demo::Race { race, json } => race::standalone(&race).map(|verdict| {
             if json {
                 println!("{}", verdict.to_json())

@@ -22,6 +22,8 @@ pub enum Demo {
         json: bool,
         /// Pairs of queries in each setting.
         pairs: u64,
+        /// The same straight to kube-dns.
+        direct_pairs: Option<u64>,
     },
     /// `demo race`: pairs between namespaces that somebody else made.
     Race {
@@ -43,9 +45,12 @@ struct LabFlags {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
-    /// Pairs of queries in each setting, each way
+    /// Pairs of queries in each setting
     #[arg(long, value_name = "N", default_value_t = Options::default().pairs, value_parser = pairs())]
     pairs: u64,
+    /// The same straight to kube-dns, where they are slower; default: as many
+    #[arg(long, value_name = "N", value_parser = pairs())]
+    direct_pairs: Option<u64>,
 }
 
 /// Send racing pairs from a pod's namespace, and print what was lost and what conntrack here counted.
@@ -99,8 +104,8 @@ pub(super) fn parse(words: &[String]) -> Result<Demo, CliError> {
             Ok(Demo::Race { race, json: flags.json })
         }
         _ => {
-            let LabFlags { hold, json, pairs } = read("doorstep demo", words)?;
-            Ok(Demo::Lab { hold, json, pairs })
+            let LabFlags { hold, json, pairs, direct_pairs } = read("doorstep demo", words)?;
+            Ok(Demo::Lab { hold, json, pairs, direct_pairs })
         }
     }
 }

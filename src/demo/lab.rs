@@ -28,8 +28,10 @@ pub struct Options {
     pub hold: bool,
     /// Print the report as JSON.
     pub json: bool,
-    /// Pairs of queries in each setting, each way; some settings take fewer.
+    /// Pairs of queries in each setting; some settings take fewer.
     pub pairs: u64,
+    /// The same straight to kube-dns; `None`: as many.
+    pub direct_pairs: Option<u64>,
     /// The `doorstep` to start on the node; default: the running program.
     pub binary: PathBuf,
     /// First part of the namespaces' names, default `doorstep`.
@@ -46,6 +48,7 @@ impl Default for Options {
             hold: false,
             json: false,
             pairs: 1000,
+            direct_pairs: None,
             // The kernel's link works even when the file has been replaced since.
             binary: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
             prefix: ClusterConfig::default().prefix,
@@ -72,14 +75,16 @@ pub fn run(options: Options) -> Result<Report, DemoError> {
     interrupt.check()?;
     acquaint(&cluster)?;
 
-    let mut lab =
-        Lab { cluster: &cluster, interrupt: &interrupt, race: Race::start()?, pairs: options.pairs, sent: 0 };
+    let pairs = options.direct_pairs.unwrap_or(options.pairs);
+    let race = Race::start()?;
+    let mut lab = Lab { cluster: &cluster, interrupt: &interrupt, race, pairs, sent: 0 };
     let direct = lab.every_setting(None)?;
     conntrack::flush(cluster.node())?;
     progress("starting Doorstep on the node");
     // Dropped before the cluster, also on the way out through `?`.
     let mut program = Program::start(&cluster, &options)?;
     program.wait_until_ready(&cluster, &interrupt)?;
+    lab.pairs = options.pairs;
     let doorstep = lab.every_setting(Some(&program));
     let report = doorstep.map(|doorstep| Report { direct, doorstep, configuration: lab.configuration() });
     if report.as_ref().map_or(true, |report| !report.failures().is_empty()) {

@@ -53,7 +53,7 @@ impl Setting {
             Setting::OneThread => ["one thread asks,", "answers at once"],
             Setting::TwoThreads => ["two threads ask,", "answers at once"],
             Setting::SlowAnswers => ["two threads ask,", "answers in 1.2 s"],
-            Setting::SharedPort => ["two pods, one port,", "MASQUERADE"],
+            Setting::SharedPort => ["2 pods, one port,", "MASQUERADE"],
         }
     }
 
@@ -82,24 +82,26 @@ impl Setting {
         }
     }
 
+    /// Queries from one port collide only on the way to the same endpoint, so that setting has no other.
     pub(super) fn service_rules(self, shape: Shape) -> ServiceRules {
-        let masquerade = match self {
-            Setting::SharedPort => Masquerade::EveryoneKeepingPorts,
-            _ => Masquerade::NonPods,
-        };
-        ServiceRules { shape, endpoints: KUBE_DNS_PODS.len(), masquerade }
+        match self {
+            Setting::SharedPort => {
+                ServiceRules { shape, endpoints: 1, masquerade: Masquerade::EveryoneKeepingPorts }
+            }
+            _ => ServiceRules { shape, endpoints: KUBE_DNS_PODS.len(), masquerade: Masquerade::NonPods },
+        }
     }
 
     /// What the pair of this number, which no other pair of the run has, asks for: mostly a name that a
     /// cache has, now and then one that it cannot have, or one that does not exist.
     pub(super) fn subject(self, number: u64) -> Subject {
-        let (name, expected) = match (self, number % 11) {
+        let (name, expected) = match (self, number % 31) {
             (Setting::SlowAnswers, _) => {
                 let delay = SLOW_ANSWER.as_millis();
                 (format!("slow-{delay}.{number}.{EXTERNAL}"), Expected::Addresses(SLOW))
             }
-            (_, 9) => (format!("slow-0.{number}.cluster.local."), Expected::Addresses(SLOW)),
-            (_, 10) => (format!("nothing-{number}.default.svc.cluster.local."), Expected::NoSuchName),
+            (_, 10) => (format!("slow-0.{number}.cluster.local."), Expected::Addresses(SLOW)),
+            (_, 20) => (format!("nothing-{number}.default.svc.cluster.local."), Expected::NoSuchName),
             _ => (DUAL.to_owned(), Expected::Addresses(DUAL_ADDRESSES)),
         };
         Subject { name, expected }

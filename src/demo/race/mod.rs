@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{DemoError, Namespace};
 pub use question::{Expected, Subject};
@@ -80,6 +81,7 @@ struct Waiting {
 impl Race {
     /// Starts the threads.
     pub fn start() -> Result<Race, DemoError> {
+        allow_sockets().map_err(DemoError::io("be allowed more sockets"))?;
         let senders = Senders::start().map_err(DemoError::io("start two threads"))?;
         Ok(Race { senders, waiting: VecDeque::new(), tallies: Vec::new() })
     }
@@ -259,6 +261,13 @@ fn connected(server: SocketAddr, port: u16) -> io::Result<UdpSocket> {
     socket.connect(server)?;
     socket.set_read_timeout(Some(TURN))?;
     Ok(socket)
+}
+
+/// As many as the system lets a process have: what is lost keeps its socket for seconds.
+fn allow_sockets() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(())
 }
 
 fn send(socket: &UdpSocket, packet: &[u8]) -> io::Result<()> {

@@ -1,18 +1,16 @@
 //! Two threads on two processors that send at the same instant.
 
-use std::hint;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Turns of an empty loop before the two meet for the last time, some fifty microseconds: by then both
-/// processors are awake and hot.
-const WARM_UP: u32 = 20_000;
+/// Time between the first meeting of the two and the last: by then both processors are awake and hot.
+const WARM_UP: Duration = Duration::from_micros(50);
 /// Turns of waiting for the other one before the processor is offered to others.
 const PATIENCE: u32 = 100_000;
 
@@ -106,9 +104,13 @@ impl Shared {
             let mut shot = self.shots[position].lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((socket, packet)) = shot.load.take() {
                 meet(&self.met[0], 2 * round);
-                (0..WARM_UP).for_each(|_| hint::spin_loop());
-                // Before the meeting: whatever comes after it comes between the two packets.
-                let now = Instant::now();
+                let start = Instant::now();
+                // The last reading is the one that counts: a clock read after the second meeting would
+                // come between the two packets.
+                let mut now = start;
+                while now - start < WARM_UP {
+                    now = Instant::now();
+                }
                 meet(&self.met[1], 2 * round);
                 shot.sent = Some(super::send(&socket, &packet).map(|()| now));
             }
