@@ -9,10 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use doorstep::demo::network::{KUBE_DNS, KUBE_DNS_VIP, NODE, POD, UPSTREAM_VIP};
+use doorstep::demo::network::{KUBE_DNS, KUBE_DNS_PODS, KUBE_DNS_VIP, NODE, POD, UPSTREAM_VIP};
+use doorstep::demo::race::{Standalone, standalone};
 use doorstep::demo::{
-    Cluster, ClusterConfig, DemoError, Lookup, Namespace, Options, Transport, dns_entries, flush, lookup,
-    notrack_rules, run,
+    Cluster, ClusterConfig, DemoError, Lookup, Masquerade, Namespace, Options, Report, ServiceRules, Setting,
+    Shape, Transport, dns_entries, flush, lookup, notrack_rules, run,
 };
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -85,6 +86,95 @@ fn kube_dns_answers_as_a_cluster_does() {
 
     let foreign = udp("example.com.", RecordType::A);
     assert_eq!(foreign.code(), ResponseCode::Refused);
+    let failing = udp("servfail.x.cluster.local.", RecordType::A);
+    assert_eq!(failing.code(), ResponseCode::ServFail);
+}
+
+/// Which of kube-dns's pods the first packet of each of many flows was sent to.
+fn endpoints_used(cluster: &Cluster) -> BTreeSet<String> {
+    flush(cluster.node()).expect("an empty table");
+    for _ in 0..40 {
+        ask(cluster, KUBERNETES, RecordType::A, Transport::Udp);
+    }
+    let mut command = cluster.node().command("conntrack");
+    let table = command.args(["-L", "-p", "udp"]).output().expect("conntrack");
+    let table = String::from_utf8(table.stdout).expect("text");
+    let replies = table.lines().filter_map(|line| line.split("src=").nth(2)?.split(' ').next());
+    replies.map(str::to_owned).collect()
+}
+
+/// Either shape of the Service rules uses every endpoint it is given, over UDP and TCP, and the next rules
+/// take the place of the last.
+#[test]
+fn service_rules_of_either_shape_spread_queries() {
+    let cluster = up("shapes");
+    let all: BTreeSet<String> = KUBE_DNS_PODS.iter().map(Ipv4Addr::to_string).collect();
+    assert_eq!(endpoints_used(&cluster), BTreeSet::from([KUBE_DNS.to_string()]));
+    for shape in Shape::ALL {
+        let rules = ServiceRules { shape, endpoints: 3, ..ServiceRules::default() };
+        cluster.set_service_rules(rules).expect("rules");
+        assert_eq!(endpoints_used(&cluster), all, "{shape:?}");
+        assert_eq!(ask(&cluster, KUBERNETES, RecordType::A, Transport::Tcp).code(), ResponseCode::NoError);
+
+        let masquerade = Masquerade::EveryoneKeepingPorts;
+        cluster.set_service_rules(ServiceRules { masquerade, ..rules }).expect("rules");
+        let whoami = ask(&cluster, "whoami.cluster.local.", RecordType::TXT, Transport::Udp);
+        let whoami = whoami.message.answers[0].data.to_string();
+        assert!(whoami.starts_with(&format!("udp {NODE}:")), "{shape:?}: {whoami}");
+    }
+}
+
+/// What `doorstep demo race` does, between this cluster's pods, on its node.
+fn race(cluster: &Cluster, options: Standalone) -> doorstep::demo::race::Verdict {
+    flush(cluster.node()).expect("an empty table");
+    cluster.node().run(|| standalone(&options)).expect("entered").expect("a race")
+}
+
+#[test]
+fn two_threads_clash_and_one_does_not() {
+    let cluster = up("race");
+    let rules = ServiceRules { endpoints: 3, ..ServiceRules::default() };
+    cluster.set_service_rules(rules).expect("rules");
+    let options = Standalone {
+        server: dns(KUBE_DNS_VIP),
+        pairs: 300,
+        pace: Duration::ZERO,
+        name: KUBERNETES.into(),
+        pod: Some(cluster.pod().name().into()),
+        second_pod: None,
+        one_thread: false,
+    };
+    let two = race(&cluster, options.clone());
+    assert_eq!((two.tally.queries, two.tally.lost), (600, 0));
+    assert!(two.statistics.clash_resolve > Some(0), "{:?}", two.statistics);
+    assert_eq!(two.tally.latencies.len(), 600);
+
+    let one = race(&cluster, Standalone { one_thread: true, ..options.clone() });
+    assert_eq!((one.tally.lost, one.statistics.clash_resolve), (0, Some(0)));
+
+    let wrong = Standalone { name: "nothing-#.cluster.local.".into(), pairs: 3, ..options };
+    let wrong = race(&cluster, wrong).tally;
+    assert_eq!((wrong.lost, wrong.wrong), (6, 6), "NXDOMAIN is no answer to a name that should be");
+}
+
+/// A name that is never answered is lost, asked for once more, and given up.
+#[test]
+fn silence_is_a_loss() {
+    let cluster = up("silent");
+    let options = Standalone {
+        server: dns(KUBE_DNS_VIP),
+        pairs: 2,
+        pace: Duration::ZERO,
+        name: "drop.cluster.local.".into(),
+        pod: Some(cluster.pod().name().into()),
+        second_pod: Some(cluster.pod2().name().into()),
+        one_thread: false,
+    };
+    let start = Instant::now();
+    let silent = race(&cluster, options).tally;
+    assert!(start.elapsed() >= Duration::from_millis(7500));
+    assert_eq!((silent.lost, silent.wrong, silent.past_5s), (4, 0, 4));
+    assert_eq!(cluster.queries().udp, 8, "each was asked twice");
 }
 
 /// kube-proxy leaves a pod's address alone; everybody else reaches kube-dns as the node.
@@ -147,8 +237,8 @@ fn teardown_leaves_nothing() {
     let before = links();
     let prefix = config("down").prefix;
     let cluster = up("down");
-    assert_eq!(names(&prefix).len(), 3);
-    assert_eq!(mounts(&prefix).len(), 3);
+    assert_eq!(names(&prefix).len(), 4);
+    assert_eq!(mounts(&prefix).len(), 4);
     drop(cluster);
     assert_gone(&prefix);
     assert_eq!(links(), before);
@@ -174,24 +264,29 @@ const UNBOUND: &str = "server:
   interface: 169.254.20.10
   interface: 10.96.0.10
   access-control: 0.0.0.0/0 allow
-  tcp-upstream: yes
+  infra-cache-min-rtt: 3000
 forward-zone:
   name: \"cluster.local\"
+  forward-addr: 10.96.0.11
+  forward-tcp-upstream: yes
+forward-zone:
+  name: \"example.org\"
   forward-addr: 10.96.0.11
 ";
 
 /// Unbound on both addresses, with a cache and TCP towards kube-dns, in Doorstep's place.
-/// `rules` is what nft gets before it starts.
-fn stand_in(test: &str, rules: &str) -> (Options, tempfile::TempDir) {
+/// `rules` is what nft gets before it starts, `settings` what else Unbound's server is told.
+fn stand_in(test: &str, rules: &str, settings: &str) -> (Options, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
-    fs::write(path.join("unbound.conf"), UNBOUND).expect("written");
+    fs::write(path.join("unbound.conf"), format!("{UNBOUND}server:\n{settings}")).expect("written");
     fs::write(path.join("rules"), rules).expect("written");
     let script = "ip address add 169.254.20.10/32 dev lo && ip address add 10.96.0.10/32 dev lo && \
                   nft -f rules && exec unbound -ddpc unbound.conf";
     let script = format!("cd {} && {script}", path.display());
     let options = Options {
         prefix: config(test).prefix,
+        pairs: 20,
         command: Some(["sh", "-c", &script].map(Into::into).to_vec()),
         ..Options::default()
     };
@@ -208,44 +303,61 @@ const NOTRACK: &str = "table ip stand-in {
 }
 ";
 
+/// Nothing was lost through the stand-in, and yet the report must not be content.
+fn assert_complaint(report: &Report, complaint: &str) {
+    let failures = report.failures().join("\n");
+    assert!(failures.contains(complaint), "{failures}");
+    assert!(report.to_string().contains("FAILED: "), "{report}");
+    let json: serde_json::Value = serde_json::from_str(&report.to_json().to_string()).expect("JSON");
+    assert_eq!(json["failures"].as_array().map(Vec::len), Some(report.failures().len()));
+}
+
 #[test]
-fn a_tour_past_a_cache_that_keeps_its_promises() {
-    let (options, _directory) = stand_in("tour", NOTRACK);
+fn past_a_cache_that_keeps_its_promises() {
+    let (options, _directory) = stand_in("kept", NOTRACK, "");
     let prefix = options.prefix.clone();
-    let report = run(options).expect("a tour");
+    let report = run(options).expect("a report");
     assert_eq!(report.failures(), Vec::<String>::new());
-    assert_eq!(report.direct_entries, 1);
-    assert_eq!(report.pod_entries, 0);
-    assert_eq!(report.miss.ttl(), Some(30));
-    assert!(report.hit.ttl() < Some(30));
-    assert_eq!(report.upstream_of_miss.tcp, 1);
-    assert_eq!(report.notrack.rules, 2);
-    assert!(report.notrack.packets >= Some(8), "{:?}", report.notrack);
-    assert!(report.to_string().ends_with("All as it should be.\n"), "{report}");
+    let total = report.doorstep.total();
+    assert_eq!((total.queries, total.lost, total.wrong), (160, 0, 0));
+    assert_eq!((report.doorstep.clashes(), report.doorstep.entries()), (0, 0));
+    assert!(report.direct.entries() > 0);
+    let slow = report.doorstep.of(Setting::SlowAnswers).expect("measured").total();
+    assert_eq!((slow.past_1s, slow.past_5s), (40, 0), "each took 1.2 seconds");
+    assert!(report.to_string().contains("through Doorstep none of 160 was"), "{report}");
+    assert!(report.to_string().lines().all(|line| line.len() <= 92), "{report}");
     assert_gone(&prefix);
     assert!(!fs::exists(format!("/run/{prefix}-demo")).expect("a look"));
 }
 
-/// Without notrack rules kube-proxy's DNAT takes the ClusterIP's queries past the cache.
+/// Without notrack rules kube-proxy's DNAT takes the ClusterIP's queries past the cache, and they race.
 #[test]
-fn a_tour_past_a_cache_that_is_tracked() {
-    let (options, _directory) = stand_in("track", "");
-    let report = run(options).expect("a tour");
-    assert!(report.pod_entries > 0);
-    let failures = report.failures().join("\n");
-    assert!(failures.contains("conntrack entries"), "{failures}");
-    assert!(failures.contains("1 over UDP"), "{failures}");
-    assert_eq!(report.notrack.rules, 0);
+fn past_a_cache_that_is_tracked() {
+    let (options, _directory) = stand_in("track", "", "");
+    let report = run(options).expect("a report");
+    assert_complaint(&report, "conntrack entries");
+    assert_complaint(&report, "raced");
+    assert!(report.doorstep.clashes() > 0 && report.doorstep.entries() > 0);
 }
 
 /// The answer to an untracked query is a new flow to conntrack unless it is exempt as well.
 #[test]
-fn a_tour_past_a_cache_whose_answers_are_tracked() {
+fn past_a_cache_whose_answers_are_tracked() {
     let (queries_only, _) = NOTRACK.split_once("  chain out").expect("the second chain");
-    let (options, _directory) = stand_in("half", &format!("{queries_only}}}"));
-    let report = run(options).expect("a tour");
-    assert_eq!(report.notrack.rules, 1);
-    assert_eq!(report.pod_entries, 4);
+    let (options, _directory) = stand_in("half", &format!("{queries_only}}}"), "");
+    let report = run(options).expect("a report");
+    assert_complaint(&report, "conntrack entries");
+}
+
+/// An answer counts only if it is the right one.
+#[test]
+fn past_a_cache_that_lies() {
+    let lie = "  local-data: \"dual.default.svc.cluster.local. A 192.0.2.1\"\n";
+    let (options, _directory) = stand_in("lie", NOTRACK, lie);
+    let report = run(options).expect("a report");
+    assert_complaint(&report, "answered wrongly");
+    let total = report.doorstep.total();
+    assert!(total.lost == total.wrong && total.wrong > 0, "{total:?}");
 }
 
 #[test]
@@ -270,9 +382,8 @@ fn held() {
     let Ok(test) = std::env::var(HELD) else {
         return;
     };
-    let (options, _directory) = stand_in(&test, NOTRACK);
-    let hold = true;
-    run(Options { hold, ..options }).expect("a tour");
+    let (options, _directory) = stand_in(&test, NOTRACK, "");
+    run(Options { hold: true, pairs: 2, ..options }).expect("a report");
 }
 
 /// Starts [`held`] and returns when it has printed what to type, with the prefix it uses.
@@ -330,11 +441,11 @@ fn a_killed_demo_takes_its_program_along_and_the_next_one_cleans_up() {
         assert!(Instant::now() < deadline, "{unbound:?} is still there");
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(names(&prefix).len(), 3);
+    assert_eq!(names(&prefix).len(), 4);
     let cluster = Cluster::up(&ClusterConfig { prefix: prefix.clone() });
     drop(cluster.expect("a cluster over the leftovers"));
     assert_gone(&prefix);
-    fs::remove_dir_all(format!("/run/{prefix}-demo")).expect("what only a next tour removes");
+    fs::remove_dir_all(format!("/run/{prefix}-demo")).expect("what only a next run removes");
 }
 
 /// Processes that live in a named namespace.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::CliError;
+use super::{CliError, EXIT_USAGE};
 use crate::demo::Options;
 use crate::demo::race::Standalone;
 
@@ -117,8 +117,14 @@ fn read<T: Parser>(command: &str, words: &[String]) -> Result<T, CliError> {
         _ => word.clone(),
     };
     let words = std::iter::once(command.to_owned()).chain(words.iter().map(two_dashes));
-    T::try_parse_from(words).map_err(|error| CliError {
-        message: error.to_string().trim_end().to_owned(),
-        exit_code: error.exit_code(),
+    T::try_parse_from(words).map_err(|error| {
+        let text = error.to_string();
+        if error.exit_code() == 0 {
+            return CliError { message: text.trim_end().to_owned(), exit_code: 0 };
+        }
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let usage = T::command().render_usage();
+        let message = format!("doorstep: {line}\n\n{usage}\n`{command} -help` lists them all.");
+        CliError { message, exit_code: EXIT_USAGE }
     })
 }
