@@ -10,7 +10,7 @@
 //! node                             link and netfilter rules; never sees a DNS message
 //! admin                            /metrics /health /ready
 //! config                           Corefile to the Config types of the modules above
-//! app cli demo                     the wiring, the flags, the try-it cluster
+//! app cli demo                     the wiring, the flags, the race laboratory
 //! ```
 
 pub mod admin;

@@ -96,7 +96,7 @@ pub fn run(options: Options) -> Result<Report, DemoError> {
         false => print(&report),
     }
     if options.hold {
-        print(&invitation::text(&cluster, &program.log(), in_user_namespace));
+        print(&invitation::text(&cluster, &options.binary, &program.log(), in_user_namespace));
         interrupt.wait();
     }
     Ok(report)
