@@ -40,7 +40,7 @@ const CONFIGURED: [&str; 5] = ["cache", "forward", "server", "node", "admin"];
 const NAMES: [&str; 2] = ["Name", "NameError"];
 
 const LONGEST_FILE: usize = 400;
-const UNSAFE: [&str; 8] = [
+const UNSAFE: [&str; 9] = [
     "cache/region.rs",
     "demo/namespace.rs",
     "demo/program.rs",
