@@ -28,6 +28,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("forward", &["wire"]),
     ("server", &["cache", "forward", "wire", "clock", "metrics"]),
     ("node", &[]),
+    // Of the server the batch alone: how datagrams are received and sent.
+    ("guardian", &["node", "server", "clock", "sockets"]),
     ("admin", &["metrics", "ready"]),
     ("demo", &["json", "node"]),
     ("config", &["wire", "cache", "forward", "server", "node", "admin"]),

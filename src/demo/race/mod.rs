@@ -9,7 +9,6 @@ mod senders;
 mod standalone;
 mod tally;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -64,7 +63,7 @@ pub struct Pairs<'a> {
 /// The threads that send, and the queries that have not been answered yet.
 pub struct Race {
     senders: Senders,
-    waiting: VecDeque<Waiting>,
+    waiting: Vec<Waiting>,
     tallies: Vec<Tally>,
 }
 
@@ -83,7 +82,7 @@ impl Race {
     pub fn start() -> Result<Race, DemoError> {
         allow_sockets().map_err(DemoError::io("be allowed more sockets"))?;
         let senders = Senders::start().map_err(DemoError::io("start two threads"))?;
-        Ok(Race { senders, waiting: VecDeque::new(), tallies: Vec::new() })
+        Ok(Race { senders, waiting: Vec::new(), tallies: Vec::new() })
     }
 
     /// Whether this machine has the two processors that a race needs.
@@ -142,15 +141,9 @@ impl Race {
             }
             _ => vec![waiting(first, vec![a, aaaa], sent[0])],
         };
-        for mut waiting in sockets {
-            let tally = &mut self.tallies[run];
-            while !waiting.questions.is_empty() && waiting.sent.elapsed() < TURN && pairs.pace.is_zero() {
-                waiting.receive(tally)?;
-            }
-            if !waiting.questions.is_empty() {
-                waiting.socket.set_nonblocking(true)?;
-                self.waiting.push_back(waiting);
-            }
+        self.waiting.extend(sockets);
+        while pairs.pace.is_zero() && self.waiting.iter().any(|waiting| waiting.sent.elapsed() < TURN) {
+            self.step(TURN)?;
         }
         Ok(())
     }
@@ -164,18 +157,24 @@ impl Race {
                 std::thread::sleep(left);
                 return Ok(());
             }
-            for ready in self.readable(left)? {
-                let waiting = &mut self.waiting[ready];
-                waiting.receive(&mut self.tallies[waiting.run])?;
-            }
-            for waiting in &mut self.waiting {
-                waiting.repeat_or_give_up(&mut self.tallies[waiting.run])?;
-            }
-            self.waiting.retain(|waiting| !waiting.questions.is_empty());
+            self.step(left)?;
             if Instant::now() >= end {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes what has come, or comes next within `time`.
+    fn step(&mut self, time: Duration) -> io::Result<()> {
+        for ready in self.readable(time)? {
+            let waiting = &mut self.waiting[ready];
+            waiting.receive(&mut self.tallies[waiting.run])?;
+        }
+        for waiting in &mut self.waiting {
+            waiting.repeat_or_give_up(&mut self.tallies[waiting.run])?;
+        }
+        self.waiting.retain(|waiting| !waiting.questions.is_empty());
+        Ok(())
     }
 
     /// The sockets that have something to read within `time`, or soon after.
@@ -195,7 +194,7 @@ impl Race {
 }
 
 impl Waiting {
-    /// Takes one packet, if there is one (within [`TURN`] on a blocking socket).
+    /// Takes one packet, if there is one.
     fn receive(&mut self, tally: &mut Tally) -> io::Result<()> {
         let mut packet = [0; LONGEST_ANSWER];
         let length = match self.socket.recv(&mut packet) {
@@ -259,7 +258,7 @@ impl Pairs<'_> {
 fn connected(server: SocketAddr, port: u16) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
     socket.connect(server)?;
-    socket.set_read_timeout(Some(TURN))?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
