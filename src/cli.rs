@@ -2,6 +2,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod flags;
 mod go;
 #[cfg(test)]
@@ -52,6 +53,8 @@ pub enum Command {
     },
     /// `teardown`: remove link and rules.
     Teardown(Args),
+    /// `doctor`: say what is wrong with the node, change nothing.
+    Doctor(crate::doctor::Options),
     /// `demo`: the race laboratory.
     #[cfg(feature = "demo")]
     Demo(Demo),
@@ -152,6 +155,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             given.extend(more);
             subcommand(first, &given, positional)
         }
+        "doctor" => doctor::parse(&given, rest).map(Command::Doctor),
         #[cfg(feature = "demo")]
         "demo" => demo::parse(rest).map(Command::Demo),
         "help" => Err(help()),

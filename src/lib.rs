@@ -8,6 +8,7 @@
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
 //! node                             link and netfilter rules; never sees a DNS message
+//! doctor                           what is wrong with a node, from what it shows
 //! admin                            /metrics /health /ready
 //! config                           Corefile to the Config types of the modules above
 //! app cli demo                     the wiring, the flags, the race laboratory
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod forward;
 pub mod guardian;
 pub mod json;

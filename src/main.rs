@@ -28,6 +28,7 @@ fn run(command: Command) -> i32 {
         Command::Worker(args) => or_complain(app::work(&args)),
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
+        Command::Doctor(options) => doorstep::doctor::run(&options),
         #[cfg(feature = "demo")]
         Command::Demo(command) => demo(command),
         Command::Version => {

@@ -25,8 +25,9 @@ use crate::sockets::{Listen, Role, Sockets};
 /// In-flight queries get this long to be answered when the process stops. An upstream exchange never
 /// takes longer.
 const DRAIN: Duration = forward::DEADLINE;
-/// Connections get this long to be closed by their clients, or as idle: the default idle time.
-const LINGER: Duration = Duration::from_secs(10);
+/// Connections get this long to be closed by their clients. A server may close one at any time
+/// (RFC 7766 §6.2.4); this only makes it rare that a query is on its way just then.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Everything that serves DNS. Lives on one thread, in a tokio `LocalSet`.
 pub struct Threads {
@@ -90,12 +91,16 @@ impl Threads {
             };
             started.map_err(|error| StartError(listen.address, error))?;
         }
-        for probe in plan.probes() {
+        self.serving = Some((plan, streams));
+        Ok(())
+    }
+
+    /// Looks for loops. Only once no other worker reads the sockets, which might take the probes.
+    pub fn look_for_loops(&mut self) {
+        for probe in self.plan_served().map(Plan::probes).unwrap_or_default() {
             let task = probe_for_loop(probe.block, probe.zone, probe.address, self.registry.clone());
             self.tasks.push(tokio::task::spawn_local(task));
         }
-        self.serving = Some((plan, streams));
-        Ok(())
     }
 
     fn serve_udp(&mut self, plan: &Plan, listen: Listen, sockets: &Sockets) -> io::Result<()> {

@@ -161,7 +161,6 @@ impl Running {
             lameduck: lameduck.unwrap_or_default(),
             relays: relays(&self.config),
             caches: self.threads.plan_served().map_or(Ok(Vec::new()), Plan::share_caches)?,
-            inputs: None,
         })
     }
 
@@ -204,7 +203,7 @@ impl Running {
                 self.latch = None;
                 write_expanded(&self.args, &self.config);
                 if !self.beside {
-                    self.reloader.in_effect();
+                    self.alone();
                 }
             }
             Message::CatchUp { totals } => {
@@ -213,7 +212,7 @@ impl Running {
                 }
                 self.catch_up();
                 self.serve_http()?;
-                self.reloader.in_effect();
+                self.alone();
             }
             Message::Look => self.look(true),
             Message::Stay(why) => self.reloader.failed(&why),
@@ -221,6 +220,13 @@ impl Running {
             other => bail!("the guardian has no business to say {other:?}"),
         }
         Ok(())
+    }
+
+    /// From here on this worker alone answers.
+    fn alone(&mut self) {
+        if self.reloader.in_effect() {
+            self.threads.look_for_loops();
+        }
     }
 
     /// Takes over what the worker before has learnt since this one began.

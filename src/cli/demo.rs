@@ -37,7 +37,10 @@ pub enum Demo {
 /// Send A and AAAA queries in racing pairs, straight to kube-dns and through Doorstep, in network
 /// namespaces of this machine, and print what was lost.
 #[derive(Debug, Parser)]
-#[command(name = "doorstep demo")]
+#[command(
+    name = "doorstep demo",
+    after_help = "`doorstep demo race` sends pairs between namespaces that exist."
+)]
 struct LabFlags {
     /// Keep the cluster until Ctrl-C and print how to `dig` in it
     #[arg(long)]

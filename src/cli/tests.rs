@@ -114,6 +114,32 @@ fn subcommands() {
 }
 
 #[test]
+fn doctor_has_flags_of_its_own() {
+    let options = |line: &str| match run(line) {
+        Ok(Command::Doctor(options)) => options,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(options("doctor"), crate::doctor::Options::default());
+    let all = options("-localip ::1 doctor --json -interval=500ms --interfacename x -p 54 -health-port 81");
+    assert_eq!(
+        all,
+        crate::doctor::Options {
+            json: true,
+            interval: Duration::from_millis(500),
+            local_ips: vec!["::1".parse().unwrap()],
+            interface: Some("x".into()),
+            dns_port: Some(54),
+            health_port: Some(81),
+        }
+    );
+    assert!(options("doctor -interval 0").interval.is_zero());
+    for line in ["-jsn", "-interval x", "-interval 2h", "-json true", "here", "-localip 1.1", "-conf x"] {
+        fails(&format!("doctor {line}"), EXIT_CONFIG, "");
+    }
+    fails("doctor -help", 0, "-interval");
+}
+
+#[test]
 fn help_names_every_flag_once() {
     let error = run("-help").unwrap_err();
     assert_eq!(error.exit_code, 0);

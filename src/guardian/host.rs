@@ -14,6 +14,8 @@ pub struct Host {
     interval: Duration,
     keep: bool,
     served: Vec<IpAddr>,
+    /// Whether anything was done that could be undone. What is there otherwise is another process's.
+    touched: bool,
     state: State,
 }
 
@@ -38,11 +40,12 @@ impl Host {
         } else {
             State::Gone
         };
-        Host { counts, interval, keep, served: Vec::new(), state }
+        Host { counts, interval, keep, served: Vec::new(), touched: false, state }
     }
 
     /// Makes the link and its addresses. A failure is logged and counted; the watch will try again.
     pub fn ensure_link(&mut self) {
+        self.touched = true;
         if let State::Idle(node) = &mut self.state
             && let Err(error) = node.ensure_link()
         {
@@ -143,6 +146,7 @@ impl Host {
     pub fn release(&mut self) {
         let Some(mut node) = self.unwatched() else { return };
         if !self.keep
+            && self.touched
             && let Err(error) = node.remove_rules()
         {
             report(&self.counts, &error);
@@ -156,6 +160,7 @@ impl Host {
             return;
         };
         if !self.keep
+            && self.touched
             && let Err(error) = node.remove_link()
         {
             report(&self.counts, &error);

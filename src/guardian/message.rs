@@ -47,8 +47,6 @@ pub struct Standing {
     pub relays: Vec<SocketAddr>,
     /// Its caches.
     pub caches: Vec<CacheFile>,
-    /// What its configuration was made from.
-    pub inputs: Option<OwnedFd>,
 }
 
 /// One message.
@@ -81,8 +79,6 @@ pub enum Message {
         beside: bool,
         /// The caches of the worker before.
         caches: Vec<CacheFile>,
-        /// What the last configuration that served was made from.
-        inputs: Option<OwnedFd>,
     },
     /// To a worker, or to a successor: there is nothing for you, and why.
     Refused(String),
@@ -178,11 +174,10 @@ impl Message {
                 optional.iter().for_each(|listen| out.listen("optional", listen));
             }
             Message::Standing(standing) => standing.encode(&mut out),
-            Message::Sockets { sockets, beside, caches, inputs } => {
+            Message::Sockets { sockets, beside, caches } => {
                 out.sockets(sockets);
                 out.line("beside", &beside.to_string());
                 out.caches(caches);
-                inputs.iter().for_each(|file| out.file("inputs", "", file));
             }
             Message::Quiet { totals } | Message::CatchUp { totals } => {
                 totals.iter().for_each(|file| out.file("totals", "", file));
@@ -228,7 +223,6 @@ impl Message {
                 lameduck: Duration::from_millis(fields.one("lameduck-ms")?.unwrap_or(0)),
                 relays: fields.all("relay")?,
                 caches: fields.caches,
-                inputs: fields.inputs,
             }),
             "pulse" => Message::Pulse,
             "reload" => Message::Reload,
@@ -237,7 +231,6 @@ impl Message {
                 beside: fields.one("beside")?.unwrap_or(false),
                 sockets: fields.sockets,
                 caches: fields.caches,
-                inputs: fields.inputs,
             },
             "refused" => Message::Refused(fields.text("why")),
             "serve" => Message::Serve,
@@ -274,7 +267,6 @@ impl Standing {
         out.line("lameduck-ms", &self.lameduck.as_millis().to_string());
         self.relays.iter().for_each(|relay| out.line("relay", &relay.to_string()));
         out.caches(&self.caches);
-        self.inputs.iter().for_each(|file| out.file("inputs", "", file));
     }
 }
 

@@ -105,8 +105,6 @@ struct Guardian<'a> {
     relays: Vec<SocketAddr>,
     /// Of the worker that answered last.
     caches: Vec<CacheFile>,
-    /// Of the worker that answered last.
-    inputs: Option<OwnedFd>,
     /// Of the worker that fell quiet last, until the next has them.
     totals: Option<OwnedFd>,
     lameduck_ms: u64,
@@ -157,7 +155,6 @@ impl<'a> Guardian<'a> {
             relay: None,
             relays: Vec::new(),
             caches: Vec::new(),
-            inputs: None,
             totals: None,
             lameduck_ms: 0,
             refusal: String::new(),
@@ -336,8 +333,7 @@ impl<'a> Guardian<'a> {
             self.succession.predecessor.is_some() || matches!(self.machine.state(), State::Replacing { .. });
         let given = self.sockets.share(&listens).and_then(|sockets| {
             let caches = message::share(&self.caches)?;
-            let inputs = self.inputs.as_ref().map(OwnedFd::try_clone).transpose()?;
-            Ok(Message::Sockets { sockets, beside, caches, inputs })
+            Ok(Message::Sockets { sockets, beside, caches })
         });
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.listens = listens;

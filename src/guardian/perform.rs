@@ -97,7 +97,6 @@ impl Guardian<'_> {
             self.lameduck_ms = standing.lameduck.as_millis().try_into().unwrap_or(u64::MAX);
             self.relays = std::mem::take(&mut standing.relays);
             self.caches = std::mem::take(&mut standing.caches);
-            self.inputs = standing.inputs.take().or(self.inputs.take());
         }
         // Rules of addresses that are left go before the worker that answers there does.
         self.host.intercept(&self.served(&listens), health_port);
@@ -147,6 +146,10 @@ impl Guardian<'_> {
     /// Undoes whatever is left; rules first, then the link.
     fn end(&mut self, status: i32) {
         self.relay = None;
+        if !self.announced && self.succession.predecessor.is_some() {
+            // Nothing was taken over: all is still the predecessor's.
+            self.host.disown();
+        }
         self.host.release();
         std::mem::take(&mut self.workers).into_values().for_each(|worker| {
             worker.bury();

@@ -9,6 +9,7 @@
 //! iptables, still stands. Hosts whose firewall drops by default need the iptables backend.
 
 mod expression;
+pub mod survey;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -282,6 +283,13 @@ fn table_message(name: &str, flags: TableFlags) -> TableMessage {
 /// Named after the iptables table and chain whose place each takes.
 fn chain_name(table: RuleTable, chain: Chain) -> String {
     format!("{}_{}", table.iptables(), chain.iptables().to_lowercase())
+}
+
+/// The table and chain whose place one of our chains takes, by its name.
+fn base_chain(name: &str) -> Option<(RuleTable, Chain)> {
+    use {Chain::*, RuleTable::*};
+    let chains = [(Raw, Prerouting), (Raw, Output), (Filter, Input), (Filter, Output)];
+    chains.into_iter().find(|&(table, chain)| chain_name(table, chain) == name)
 }
 
 fn base_chains(name: &str) -> [ChainMessage; 4] {

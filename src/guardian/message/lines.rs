@@ -57,7 +57,6 @@ pub struct Fields {
     pub sockets: Vec<(Listen, OwnedFd)>,
     pub caches: Vec<CacheFile>,
     pub lease: Option<OwnedFd>,
-    pub inputs: Option<OwnedFd>,
     pub totals: Option<OwnedFd>,
 }
 
@@ -80,7 +79,6 @@ impl Fields {
                 "socket" => fields.sockets.push((parse_listen(value)?, file)),
                 "cache" => fields.caches.push(CacheFile { label: value.to_owned(), file }),
                 "lease" => fields.lease = Some(file),
-                "inputs" => fields.inputs = Some(file),
                 "totals" => fields.totals = Some(file),
                 // Of another version; closed again.
                 _ => drop(file),

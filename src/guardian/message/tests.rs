@@ -19,7 +19,6 @@ fn messages_come_back_as_they_were() {
         lameduck: Duration::from_secs(5),
         relays: vec!["10.0.0.10:53".parse().unwrap(), "[fd00::a]:53".parse().unwrap()],
         caches: vec![CacheFile { label: "cluster.local.,. 1 2".to_owned(), file: file() }],
-        inputs: Some(file()),
     };
     let messages = [
         Message::Want { needed: vec![listen(Role::DnsUdp, 3)], optional: vec![listen(Role::Http, 0)] },
@@ -28,7 +27,6 @@ fn messages_come_back_as_they_were() {
             sockets: vec![(listen(Role::DnsTcp, 0), file())],
             beside: true,
             caches: Vec::new(),
-            inputs: Some(file()),
         },
         Message::Refused("two\nlines".to_owned()),
         Message::Counts(vec![Count { what: "drift".to_owned(), label: "a b".to_owned(), total: 7 }]),
