@@ -11,7 +11,7 @@
 //! doctor                           what is wrong with a node, from what it shows
 //! admin                            /metrics /health /ready
 //! config                           Corefile to the Config types of the modules above
-//! app cli demo                     the wiring, the flags, the try-it cluster
+//! app cli demo                     the wiring, the flags, the race laboratory
 //! ```
 
 pub mod admin;

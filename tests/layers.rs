@@ -31,7 +31,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     // Of the server the batch alone: how datagrams are received and sent.
     ("guardian", &["node", "server", "clock", "sockets"]),
     ("admin", &["metrics", "ready"]),
-    ("demo", &["node"]),
+    ("demo", &["json", "node"]),
     ("doctor", &["node", "json", "metrics"]),
     ("config", &["wire", "cache", "forward", "server", "node", "admin"]),
 ];
@@ -43,10 +43,11 @@ const CONFIGURED: [&str; 5] = ["cache", "forward", "server", "node", "admin"];
 const NAMES: [&str; 2] = ["Name", "NameError"];
 
 const LONGEST_FILE: usize = 400;
-const UNSAFE: [&str; 8] = [
+const UNSAFE: [&str; 9] = [
     "cache/region.rs",
     "demo/namespace.rs",
     "demo/program.rs",
+    "demo/user_namespace.rs",
     "server/batch/many.rs",
     "server/batch/mod.rs",
     "server/batch/outbox.rs",

@@ -19,7 +19,7 @@ Subcommands:
   check [COREFILE]   Say what a configuration means, or list its mistakes
   doctor             Say what is wrong with DNS on this node; `doctor -help` for its flags
   teardown           Remove the interface and the rules, then exit
-  demo               Show it at work in network namespaces
+  demo               Race look-ups without and with it, in network namespaces
 
 Flags take one dash or two, and their value after a blank or =. Switches only after =:
 -setupiptables=false.";
