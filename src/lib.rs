@@ -3,7 +3,8 @@
 //! The modules, lowest layer first; arrows only point up this list (`tests/layers.rs` keeps it so):
 //!
 //! ```text
-//! clock logging metrics ready sockets   leaves: anyone may use them
+//! clock confinement logging metrics    leaves: anyone may use them
+//! ready sockets
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
@@ -19,6 +20,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod confinement;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod forward;

@@ -14,10 +14,11 @@ use std::path::Path;
 use source::Source;
 
 /// What anyone may import.
-const LEAVES: [&str; 5] = ["clock", "logging", "metrics", "ready", "sockets"];
+const LEAVES: [&str; 6] = ["clock", "confinement", "logging", "metrics", "ready", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("clock", &[]),
+    ("confinement", &[]),
     ("logging", &LEAVES),
     ("metrics", &LEAVES),
     ("ready", &LEAVES),

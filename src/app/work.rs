@@ -30,6 +30,7 @@ use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
 use crate::clock;
 use crate::config::{Config, LoadError, Watch};
+use crate::confinement::{self, Confinement};
 use crate::guardian::channel::{Channel, ReceiveError};
 use crate::guardian::message::{CacheFile, Message, Standing};
 use crate::guardian::state::PULSE_MS;
@@ -47,13 +48,14 @@ pub fn work(args: &Args) -> Result<i32> {
     let guardian = guardian()?;
     // The guardian's end is this process's end, even if the other end of the channel lives on in a copy.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    let confinement = confinement::confine(writable(args));
     ignore_signals()?;
     let _log = logging::start().context("cannot start the log")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let moderation = Rc::new(Moderation::default());
     let tasks = LocalSet::new();
     let serving = tasks.run_until(async {
-        match start(args, guardian, moderation.clone()).await? {
+        match start(args, guardian, &confinement, moderation.clone()).await? {
             Ok(running) => running.run().await,
             Err(exit) => Ok(exit),
         }
@@ -98,7 +100,12 @@ struct Running {
 }
 
 /// Brings everything up; `Err` inside is an exit status whose reason was printed.
-async fn start(args: &Args, guardian: Channel, moderation: Rc<Moderation>) -> Result<Result<Running, i32>> {
+async fn start(
+    args: &Args,
+    guardian: Channel,
+    confinement: &Confinement,
+    moderation: Rc<Moderation>,
+) -> Result<Result<Running, i32>> {
     let registry = new_registry();
     let mut watch = Watch::default();
     let config = match first_load(args, &mut watch, &registry) {
@@ -106,6 +113,7 @@ async fn start(args: &Args, guardian: Channel, moderation: Rc<Moderation>) -> Re
         Err(error) => return Ok(Err(refuse(&error))),
     };
     announce(args, &config);
+    confinement.log();
     let mut threads = Threads::new(&registry, moderation)?;
     let plan = threads.plan(&config)?;
     let needed = [plan.listens(), http_listens(&config)].concat();
@@ -357,6 +365,12 @@ fn write_expanded(args: &Args, config: &Config) {
     if let Err(error) = write_whole(path, text) {
         tracing::warn!("cannot write the expanded Corefile to -conf {}: {error}", path.display());
     }
+}
+
+/// The directory of `-conf`, where [`write_expanded`] writes.
+fn writable(args: &Args) -> Option<&Path> {
+    let directory = args.conf.as_deref()?.parent()?;
+    Some(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })
 }
 
 /// Writes beside `path` and renames, so that nobody reads half a file.
