@@ -9,6 +9,7 @@
 //! A worker serves one configuration for as long as it lives.
 
 mod environment;
+mod expanded;
 mod inspection;
 mod plan;
 mod reload;

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,10 +21,10 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::environment::NodeEnvironment;
-use super::inspection;
 use super::plan::Plan;
 use super::reload::Reloader;
 use super::threads::Threads;
+use super::{expanded, inspection};
 use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
 use crate::clock;
@@ -48,7 +47,7 @@ pub fn work(args: &Args) -> Result<i32> {
     let guardian = guardian()?;
     // The guardian's end is this process's end, even if the other end of the channel lives on in a copy.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    let confinement = confinement::confine(writable(args));
+    let confinement = confinement::confine(expanded::directory(args));
     ignore_signals()?;
     let _log = logging::start().context("cannot start the log")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -210,7 +209,7 @@ impl Running {
         match order {
             Message::Serve => {
                 self.latch = None;
-                write_expanded(&self.args, &self.config);
+                expanded::write(&self.args, &self.config);
                 if !self.beside {
                     self.reloader.in_effect();
                 }
@@ -351,33 +350,6 @@ fn announce(args: &Args, config: &Config) {
     let lint = args.lint(config);
     args.warnings.iter().chain(&config.warnings).chain(&lint).for_each(|line| tracing::warn!("{line}"));
     config.omitted.iter().for_each(|line| tracing::error!("{line}"));
-}
-
-/// Leaves the expanded template where `-conf` points, for those who read it there. Read-only mounts
-/// are common and no harm.
-fn write_expanded(args: &Args, config: &Config) {
-    let (Some(text), Some(path)) = (&config.expanded, &args.conf) else {
-        return;
-    };
-    if std::fs::read_to_string(path).is_ok_and(|there| there == *text) {
-        return;
-    }
-    if let Err(error) = write_whole(path, text) {
-        tracing::warn!("cannot write the expanded Corefile to -conf {}: {error}", path.display());
-    }
-}
-
-/// The directory of `-conf`, where [`write_expanded`] writes.
-fn writable(args: &Args) -> Option<&Path> {
-    let directory = args.conf.as_deref()?.parent()?;
-    Some(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })
-}
-
-/// Writes beside `path` and renames, so that nobody reads half a file.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, path).inspect_err(|_| drop(std::fs::remove_file(&beside)))
 }
 
 fn http(address: SocketAddr) -> Listen {

@@ -11,6 +11,8 @@
 mod capabilities;
 mod files;
 mod system_calls;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::Path;
