@@ -46,7 +46,6 @@ fn no_capability_is_left() {
         capabilities::limit(none, none).unwrap();
         let left = rustix::thread::capabilities(None).unwrap();
         assert_eq!((left.effective, left.permitted, left.inheritable), (none, none, none));
-        assert!(!capabilities(None).unwrap().effective.contains(CapabilitySet::NET_ADMIN));
         // Nothing to give up is no error.
         capabilities::limit(none, none).unwrap();
     });
@@ -95,10 +94,11 @@ fn files_are_written_in_one_directory_and_executed_nowhere() {
 
 #[test]
 fn a_directory_that_is_not_there_is_no_hindrance() {
+    let elsewhere = tempfile::tempdir().unwrap();
     on_a_thread(|| {
         set_no_new_privs(true).unwrap();
         files::restrict(Some(Path::new("/nowhere/at/all"))).unwrap();
-        assert_eq!(code(fs::write(std::env::temp_dir().join("doorstep"), "")), Some(libc::EACCES));
+        assert_eq!(code(fs::write(elsewhere.path().join("file"), "")), Some(libc::EACCES));
     });
 }
 

@@ -88,6 +88,27 @@ fn a_guardian_keeps_what_link_rules_and_sockets_need() {
     ends_well(server);
 }
 
+/// What the container of deploy/node-local-dns.yaml has: nothing more could be given up there.
+#[test]
+fn with_the_manifests_privileges_a_worker_has_none() {
+    let (server, _) = serving(|ip, corefile| {
+        let kept = "-all,+net_admin,+net_bind_service";
+        Setup::new(ip, corefile)
+            .inside(&format!("setpriv --no-new-privs --inh-caps={kept} --bounding-set={kept} --"))
+    });
+    for (thread, status) in threads(worker_of(&server)) {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(hexadecimal(&status, set), 0, "{thread}: {set}");
+        }
+        assert_eq!(status["Seccomp"], "2", "{thread}");
+    }
+    for (thread, status) in threads(server.pid().as_raw_nonzero().get()) {
+        assert_eq!(hexadecimal(&status, "CapEff"), NET_ADMIN | NET_BIND_SERVICE, "{thread}");
+    }
+    assert!(!server.log().contains("more rights than it needs"), "{}", server.log());
+    ends_well(server);
+}
+
 #[test]
 fn an_ordinary_user_may_run_it() {
     // Who may not look into the build's directories runs a copy.
@@ -163,7 +184,10 @@ const FORBIDDEN: &[(&str, fn() -> io::Result<()>)] = &[
     ("a raw socket", || socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)),
     ("a netfilter socket", || socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER)),
     ("a listener", || TcpListener::bind("127.0.0.1:0").map(drop)),
-    ("a file elsewhere", || fs::write(std::env::temp_dir().join("doorstep-elsewhere"), "")),
+    ("a file elsewhere", || {
+        let file = std::env::temp_dir().join(format!("doorstep-{}", std::process::id()));
+        fs::write(&file, "").and_then(|()| fs::remove_file(file))
+    }),
     ("another's file", || fs::OpenOptions::new().append(true).open("/etc/hostname").map(drop)),
 ];
 
