@@ -14,10 +14,11 @@ use std::path::Path;
 use source::Source;
 
 /// What anyone may import.
-const LEAVES: [&str; 6] = ["clock", "json", "logging", "metrics", "ready", "sockets"];
+const LEAVES: [&str; 7] = ["clock", "confinement", "json", "logging", "metrics", "ready", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("clock", &[]),
+    ("confinement", &[]),
     ("json", &[]),
     ("logging", &LEAVES),
     ("metrics", &LEAVES),
