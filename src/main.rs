@@ -27,6 +27,7 @@ fn run(command: Command) -> i32 {
         }),
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
+        Command::Remedy(order) => app::remedy::run(&order),
         #[cfg(feature = "demo")]
         Command::Demo(words) => demo(&words),
         Command::Version => {

@@ -10,6 +10,7 @@ mod environment;
 mod host;
 mod plan;
 mod reload;
+pub mod remedy;
 mod upstream_metrics;
 mod worker;
 

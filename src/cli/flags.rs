@@ -18,6 +18,7 @@ const SUBCOMMANDS: &str = "\
 Subcommands:
   check [COREFILE]   Say what a configuration means, or list its mistakes
   teardown           Remove the interface and the rules, then exit
+  remedy NAME        Keep a cure for another kind of node in place, until SIGTERM
   demo               Show it at work in network namespaces
 
 Flags take one dash or two, and their value after a blank or =. Switches only after =:
@@ -101,7 +102,7 @@ pub struct Flags {
 
 /// Wrappers keep clap from reading meaning into `Option` and `Vec`.
 #[derive(Debug, Clone)]
-struct RulesBackend(Option<Backend>);
+pub struct RulesBackend(pub Option<Backend>);
 
 #[derive(Debug, Clone)]
 struct Listen(Vec<SocketAddr>);
@@ -168,7 +169,7 @@ fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
     Ok(found)
 }
 
-fn backend(text: &str) -> Result<RulesBackend, String> {
+pub fn backend(text: &str) -> Result<RulesBackend, String> {
     Ok(RulesBackend(match text {
         "auto" => None,
         "nftables" => Some(Backend::Nftables),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::iptables::{self, Family, Saved, Variant};
-use super::nftables::{Ownership, Table};
+use super::nftables::{Contents, Ownership, Table};
 use super::rules::RuleSet;
 use super::{Backend, Config};
 
@@ -61,7 +61,7 @@ pub fn choose(wanted: Option<Backend>, facts: &Facts) -> Choice {
 pub fn gather(config: &Config) -> Facts {
     let nftables = Table::open(Ownership::Plain).and_then(|mut table| {
         let names = table.names()?;
-        table.probe(&RuleSet::new(config)).map(|()| names)
+        table.probe(&Contents::of(&RuleSet::new(config))).map(|()| names)
     });
     let saved: Vec<(Family, Saved)> =
         Family::BOTH.into_iter().filter_map(|family| Some((family, iptables::read(family).ok()?))).collect();
