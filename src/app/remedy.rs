@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::node::remedy::{self, Order, Remedy};
+use crate::node::remedy::{self, Cure, Order, Remedy, random_fully};
 use crate::node::{self, Event, Kept, Reconciler};
 
 /// Puts the remedy in place, keeps it there until SIGTERM, SIGINT or SIGHUP, and undoes it. Returns the
@@ -28,6 +28,11 @@ pub fn run(order: &Order) -> i32 {
 fn serve(order: &Order) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    if let Cure::RandomFully(random_fully::Config { apply: false }) = order.cure {
+        let found = random_fully::lacking().map_err(|error| error.to_string())?;
+        print!("{}", random_fully::report(&found));
+        return Ok(());
+    }
     if node::missing_capabilities().contains(&"CAP_NET_ADMIN") {
         return Err(format!("remedy {}: CAP_NET_ADMIN is missing; run it as root", order.name()));
     }

@@ -10,7 +10,7 @@ use super::go::{self, SWITCH, parse_bool};
 use super::{CliError, unknown};
 use crate::config::duration;
 use crate::node::Backend;
-use crate::node::remedy::{Cidr, Cure, Order, ipvs_notrack};
+use crate::node::remedy::{Cidr, Cure, Order, Selection, ipvs_notrack, random_fully, rps};
 
 const USAGE: &str = "\
 Usage: doorstep remedy NAME [FLAGS]
@@ -18,6 +18,8 @@ Usage: doorstep remedy NAME [FLAGS]
 Cures for nodes where pods ask kube-dns past the cache. Each works until SIGTERM and then undoes itself.
 
   ipvs-notrack   DNS between pods and IPVS is not tracked (kube-proxy in IPVS mode)
+  rps            Both queries of a socket meet on one CPU (any node with veths)
+  random-fully   MASQUERADE chooses source ports at random; without -apply it only reports
 
 `doorstep remedy NAME -help` lists the flags of one. deploy/remedies.md says which is for which node.";
 
@@ -69,6 +71,49 @@ impl From<IpvsNotrack> for Order {
     }
 }
 
+/// Both queries of a socket meet on one CPU.
+#[derive(Debug, Parser)]
+#[command(disable_help_flag = true, args_override_self = true)]
+struct Rps {
+    /// The CPUs that packets of pods are spread over: auto (all), or hexadecimal as in rps_cpus
+    #[arg(long = "mask", value_name = "MASK", default_value = "auto", value_parser = mask)]
+    mask: Mask,
+    /// The links, by name or beginning*; unset, every veth whose other end is in another namespace
+    #[arg(long = "links", value_name = "NAME,...", value_delimiter = ',')]
+    links: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Keeps clap from reading meaning into `Option`.
+#[derive(Debug, Clone)]
+struct Mask(Option<rps::CpuMask>);
+
+impl From<Rps> for Order {
+    fn from(flags: Rps) -> Order {
+        let config = rps::Config { mask: flags.mask.0, links: selection(flags.links) };
+        Order { cure: Cure::Rps(config), interval: flags.common.interval }
+    }
+}
+
+/// MASQUERADE chooses source ports at random.
+#[derive(Debug, Parser)]
+#[command(disable_help_flag = true, args_override_self = true)]
+struct RandomFully {
+    /// Set a rule with --random-fully before each that lacks it, until SIGTERM
+    #[arg(long = "apply", value_name = SWITCH, default_value = "false", value_parser = parse_bool, action = ArgAction::Set)]
+    apply: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl From<RandomFully> for Order {
+    fn from(flags: RandomFully) -> Order {
+        let config = random_fully::Config { apply: flags.apply };
+        Order { cure: Cure::RandomFully(config), interval: flags.common.interval }
+    }
+}
+
 /// Reads what follows `remedy`.
 pub fn parse(words: &[String]) -> Result<Order, CliError> {
     let Some((name, words)) = words.split_first() else {
@@ -77,6 +122,8 @@ pub fn parse(words: &[String]) -> Result<Order, CliError> {
     match name.trim_start_matches('-') {
         "help" | "h" => Err(CliError { message: USAGE.into(), exit_code: 0 }),
         "ipvs-notrack" => read::<IpvsNotrack>(name, words),
+        "rps" => read::<Rps>(name, words),
+        "random-fully" => read::<RandomFully>(name, words),
         _ => Err(usage(&format!("there is no remedy `{name}`"))),
     }
 }
@@ -110,6 +157,14 @@ fn usage(message: &str) -> CliError {
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text).map_err(|error| error.to_string())?;
     if interval < Duration::from_secs(1) { Err("write at least 1s".into()) } else { Ok(interval) }
+}
+
+fn selection(names: Vec<String>) -> Selection {
+    if names.is_empty() { Selection::Pods } else { Selection::Named(names) }
+}
+
+fn mask(text: &str) -> Result<Mask, String> {
+    if text == "auto" { Ok(Mask(None)) } else { text.parse().map(|mask| Mask(Some(mask))) }
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
@@ -161,6 +216,8 @@ mod tests {
             ("ipvs-notrack -cluster-ip 1.1.1", vec!["remedy ipvs-notrack", "-cluster-ip", "10.96.0.10"]),
             ("ipvs-notrack -cluster-cidr 10.0.0.0", vec!["remedy ipvs-notrack", "-cluster-cidr", "/16"]),
             ("ipvs-notrack -interval 1ms", vec!["-interval", "at least 1s"]),
+            ("rps -mask two", vec!["remedy rps", "-mask", "auto"]),
+            ("random-fully -apply=maybe", vec!["remedy random-fully", "-apply", "true or false"]),
             ("ipvs-notrack now", vec!["does not take `now`"]),
         ] {
             let message = refused(line);
@@ -168,6 +225,20 @@ mod tests {
                 assert!(message.contains(part), "{line}: {message}");
             }
         }
+    }
+
+    #[test]
+    fn flags_of_rps_and_random_fully() {
+        let Cure::Rps(config) = order("rps").cure else { panic!() };
+        assert_eq!(config, rps::Config::default());
+        let Cure::Rps(config) = order("rps -mask ff -links cali*,eth1").cure else { panic!() };
+        assert_eq!(config.mask.unwrap().to_string(), "ff");
+        assert_eq!(config.links, Selection::Named(vec!["cali*".into(), "eth1".into()]));
+        assert_eq!(order("random-fully").cure, Cure::RandomFully(random_fully::Config { apply: false }));
+        assert_eq!(
+            order("random-fully --apply").cure,
+            Cure::RandomFully(random_fully::Config { apply: true })
+        );
     }
 
     #[test]

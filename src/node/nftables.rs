@@ -280,7 +280,7 @@ fn table_message(name: &str, flags: TableFlags) -> TableMessage {
 }
 
 /// `nft`'s own encoding: type, length, text with its NUL.
-fn comment_userdata(comment: &str) -> Vec<u8> {
+pub(super) fn comment_userdata(comment: &str) -> Vec<u8> {
     let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
     let mut bytes = vec![USERDATA_COMMENT, length];
     bytes.extend_from_slice(comment.as_bytes());
@@ -306,7 +306,7 @@ fn listed_rule(message: NetfilterMessage, name: &str) -> Option<ListedRule> {
     (table.as_deref() == Some(name)).then_some(ListedRule { chain: chain?, comment, steps })
 }
 
-fn comment_of(userdata: &[u8]) -> Option<String> {
+pub(super) fn comment_of(userdata: &[u8]) -> Option<String> {
     let (&[kind, length], text) = userdata.split_first_chunk()?;
     let text = text.get(..usize::from(length).checked_sub(1)?)?;
     (kind == USERDATA_COMMENT).then(|| String::from_utf8_lossy(text).into_owned())

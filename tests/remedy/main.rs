@@ -7,6 +7,8 @@ mod common;
 
 mod ipvs_notrack;
 mod pod;
+mod random_fully;
+mod rps;
 
 /// Both families' rules and chains, without comments that carry the time and without counts.
 fn iptables_listing() -> Vec<String> {

@@ -12,7 +12,11 @@
 mod chains;
 mod cidr;
 pub mod ipvs_notrack;
+mod links;
+pub mod random_fully;
+pub mod rps;
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -21,6 +25,7 @@ use super::nftables::{Ownership, Table};
 use super::{Drift, Error, Kept, netlink};
 
 pub use cidr::Cidr;
+pub use links::Selection;
 
 use super::monitor::Change;
 
@@ -38,6 +43,10 @@ pub struct Order {
 pub enum Cure {
     /// `ipvs-notrack`.
     IpvsNotrack(ipvs_notrack::Config),
+    /// `rps`.
+    Rps(rps::Config),
+    /// `random-fully`.
+    RandomFully(random_fully::Config),
 }
 
 impl Order {
@@ -45,6 +54,8 @@ impl Order {
     pub fn name(&self) -> &'static str {
         match self.cure {
             Cure::IpvsNotrack(_) => "ipvs-notrack",
+            Cure::Rps(_) => "rps",
+            Cure::RandomFully(_) => "random-fully",
         }
     }
 }
@@ -56,6 +67,8 @@ pub fn start(order: &Order) -> Result<Box<dyn Remedy>, Refusal> {
             let sources = ipvs_notrack::Sources::default();
             Box::new(ipvs_notrack::IpvsNotrack::new(config.clone(), sources)?)
         }
+        Cure::Rps(config) => Box::new(rps::Rps::new(config.clone(), Path::new("/sys"))?),
+        Cure::RandomFully(_) => Box::new(random_fully::RandomFully::new()),
     })
 }
 
@@ -107,7 +120,7 @@ pub enum Refusal {
 
 /// Removes what killed remedies left on the node. Goes on after failures and returns them all.
 pub fn clean() -> Vec<Error> {
-    ipvs_notrack::clean()
+    ipvs_notrack::clean().into_iter().chain(random_fully::clean()).collect()
 }
 
 /// Removes a table of a remedy's, unless a living process owns it.
