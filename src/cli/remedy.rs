@@ -10,7 +10,7 @@ use super::go::{self, SWITCH, parse_bool};
 use super::{CliError, unknown};
 use crate::config::duration;
 use crate::node::Backend;
-use crate::node::remedy::{Cidr, Cure, Order, Selection, ipvs_notrack, random_fully, rps};
+use crate::node::remedy::{Cidr, Cure, Order, Selection, aaaa_delay, ipvs_notrack, random_fully, rps};
 
 const USAGE: &str = "\
 Usage: doorstep remedy NAME [FLAGS]
@@ -18,6 +18,7 @@ Usage: doorstep remedy NAME [FLAGS]
 Cures for nodes where pods ask kube-dns past the cache. Each works until SIGTERM and then undoes itself.
 
   ipvs-notrack   DNS between pods and IPVS is not tracked (kube-proxy in IPVS mode)
+  aaaa-delay     AAAA queries of pods wait a few milliseconds (any node with veths and netem)
   rps            Both queries of a socket meet on one CPU (any node with veths)
   random-fully   MASQUERADE chooses source ports at random; without -apply it only reports
 
@@ -68,6 +69,31 @@ impl From<IpvsNotrack> for Order {
             shape,
         };
         Order { cure: Cure::IpvsNotrack(config), interval: flags.common.interval }
+    }
+}
+
+/// AAAA queries of pods wait a few milliseconds.
+#[derive(Debug, Parser)]
+#[command(disable_help_flag = true, args_override_self = true)]
+struct AaaaDelay {
+    /// How long, up to 100ms
+    #[arg(long = "delay", value_name = "DURATION", default_value = "4ms", value_parser = delay)]
+    delay: Duration,
+    /// The links, by name or beginning*; unset, every veth whose other end is in another namespace
+    #[arg(long = "links", value_name = "NAME,...", value_delimiter = ',')]
+    links: Vec<String>,
+    /// Wait where flannel-tc had it, at the links with a default route: too late for the race
+    #[arg(long = "on-uplink", value_name = SWITCH, default_value = "false", value_parser = parse_bool, action = ArgAction::Set)]
+    on_uplink: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl From<AaaaDelay> for Order {
+    fn from(flags: AaaaDelay) -> Order {
+        let place = if flags.on_uplink { aaaa_delay::Place::Uplink } else { aaaa_delay::Place::Pods };
+        let config = aaaa_delay::Config { delay: flags.delay, links: selection(flags.links), place };
+        Order { cure: Cure::AaaaDelay(config), interval: flags.common.interval }
     }
 }
 
@@ -122,6 +148,7 @@ pub fn parse(words: &[String]) -> Result<Order, CliError> {
     match name.trim_start_matches('-') {
         "help" | "h" => Err(CliError { message: USAGE.into(), exit_code: 0 }),
         "ipvs-notrack" => read::<IpvsNotrack>(name, words),
+        "aaaa-delay" => read::<AaaaDelay>(name, words),
         "rps" => read::<Rps>(name, words),
         "random-fully" => read::<RandomFully>(name, words),
         _ => Err(usage(&format!("there is no remedy `{name}`"))),
@@ -157,6 +184,11 @@ fn usage(message: &str) -> CliError {
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text).map_err(|error| error.to_string())?;
     if interval < Duration::from_secs(1) { Err("write at least 1s".into()) } else { Ok(interval) }
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let delay = duration::parse(text).map_err(|error| error.to_string())?;
+    if delay > aaaa_delay::LONGEST { Err("write at most 100ms".into()) } else { Ok(delay) }
 }
 
 fn selection(names: Vec<String>) -> Selection {
@@ -216,6 +248,7 @@ mod tests {
             ("ipvs-notrack -cluster-ip 1.1.1", vec!["remedy ipvs-notrack", "-cluster-ip", "10.96.0.10"]),
             ("ipvs-notrack -cluster-cidr 10.0.0.0", vec!["remedy ipvs-notrack", "-cluster-cidr", "/16"]),
             ("ipvs-notrack -interval 1ms", vec!["-interval", "at least 1s"]),
+            ("aaaa-delay -delay 1s", vec!["remedy aaaa-delay", "-delay", "at most 100ms"]),
             ("rps -mask two", vec!["remedy rps", "-mask", "auto"]),
             ("random-fully -apply=maybe", vec!["remedy random-fully", "-apply", "true or false"]),
             ("ipvs-notrack now", vec!["does not take `now`"]),
@@ -225,6 +258,16 @@ mod tests {
                 assert!(message.contains(part), "{line}: {message}");
             }
         }
+    }
+
+    #[test]
+    fn flags_of_aaaa_delay() {
+        assert_eq!(order("aaaa-delay").cure, Cure::AaaaDelay(aaaa_delay::Config::default()));
+        let Cure::AaaaDelay(config) = order("aaaa-delay -delay 1500us -on-uplink -links eth0").cure else {
+            panic!()
+        };
+        assert_eq!(config.delay, Duration::from_micros(1500));
+        assert_eq!(config.place, aaaa_delay::Place::Uplink);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod aaaa_delay;
 mod ipvs_notrack;
 mod pod;
 mod random_fully;

@@ -9,6 +9,7 @@
 //!
 //! Each keeps a state of the node in place while its process runs, and undoes it at the end.
 
+pub mod aaaa_delay;
 mod chains;
 mod cidr;
 pub mod ipvs_notrack;
@@ -43,6 +44,8 @@ pub struct Order {
 pub enum Cure {
     /// `ipvs-notrack`.
     IpvsNotrack(ipvs_notrack::Config),
+    /// `aaaa-delay`.
+    AaaaDelay(aaaa_delay::Config),
     /// `rps`.
     Rps(rps::Config),
     /// `random-fully`.
@@ -54,6 +57,7 @@ impl Order {
     pub fn name(&self) -> &'static str {
         match self.cure {
             Cure::IpvsNotrack(_) => "ipvs-notrack",
+            Cure::AaaaDelay(_) => "aaaa-delay",
             Cure::Rps(_) => "rps",
             Cure::RandomFully(_) => "random-fully",
         }
@@ -67,6 +71,7 @@ pub fn start(order: &Order) -> Result<Box<dyn Remedy>, Refusal> {
             let sources = ipvs_notrack::Sources::default();
             Box::new(ipvs_notrack::IpvsNotrack::new(config.clone(), sources)?)
         }
+        Cure::AaaaDelay(config) => aaaa_delay::start(config)?,
         Cure::Rps(config) => Box::new(rps::Rps::new(config.clone(), Path::new("/sys"))?),
         Cure::RandomFully(_) => Box::new(random_fully::RandomFully::new()),
     })
@@ -120,7 +125,7 @@ pub enum Refusal {
 
 /// Removes what killed remedies left on the node. Goes on after failures and returns them all.
 pub fn clean() -> Vec<Error> {
-    ipvs_notrack::clean().into_iter().chain(random_fully::clean()).collect()
+    ipvs_notrack::clean().into_iter().chain(random_fully::clean()).chain(aaaa_delay::clean()).collect()
 }
 
 /// Removes a table of a remedy's, unless a living process owns it.
