@@ -79,7 +79,6 @@ fn afterwards_links_are_as_before() {
             "tc qdisc add dev {0} clsact; tc filter add dev {0} ingress prio 9 bpf bytecode '1,6 0 0 0'",
             two.link
         ));
-        let before = listing();
         let mut remedy = remedy();
         assert!(remedy.reconcile().is_none());
         assert_eq!(listing().matches("mirred").count(), 2, "{}", listing());

@@ -1,5 +1,6 @@
 //! `remedy random-fully` beside rules as kube-proxy, CNI plugins and others write them.
 
+use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use doorstep::node::remedy::{Remedy, clean};
 use doorstep::node::{Kept, Reconciler};
 
 use crate::common::netns::{isolated, run};
+use crate::common::race::{self, Racers};
+use crate::pod::Pod;
 use crate::{iptables_listing, nft_listing};
 
 /// Two rules in iptables that lack the flag, one that has it; one in ip6tables; two of three in nftables.
@@ -93,4 +96,50 @@ fn kube_proxys_rewrites_are_followed() {
         assert_eq!(format!("{:?}", clean()), "[]");
         assert!(!iptables_listing().iter().any(|line| line.contains("remedy random-fully")));
     });
+}
+
+/// Two pods that use one port toward a server outside the cluster; pairs of queries that lost an answer.
+fn collisions(pods: [&Pod; 2], outside: IpAddr, first_port: u16, pairs: u16) -> (usize, u64) {
+    run("conntrack -F 2>/dev/null");
+    let before = race::counters()["insert_failed"];
+    let racers = Racers::start();
+    let lost = (0..pairs).map(|number| {
+        let sockets = pods.map(|pod| {
+            let address = (pod.v4(), first_port + number);
+            pod.run(move || {
+                let socket = UdpSocket::bind(address).unwrap();
+                socket.connect((outside, 53)).unwrap();
+                socket
+            })
+        });
+        race::lost_of_two(&racers, [&sockets[0], &sockets[1]], number, Duration::from_millis(200))
+    });
+    (lost.sum(), race::counters()["insert_failed"] - before)
+}
+
+#[test]
+fn two_pods_with_one_port_collide_without_the_flag_and_not_with_it() {
+    for masquerade in [
+        "iptables -t nat -A POSTROUTING -s 10.244.0.0/24 -d 10.244.0.14 -j MASQUERADE",
+        "nft 'table ip cni { chain post { type nat hook postrouting priority srcnat;
+             ip saddr 10.244.0.0/24 ip daddr 10.244.0.14 masquerade; }; }'",
+    ] {
+        isolated(move || {
+            let (one, two, outside) = (Pod::start(1), Pod::start(2), Pod::start(4));
+            let address = outside.v4();
+            outside.run(move || race::serve(1, address));
+            run(masquerade);
+            one.reaches(address);
+            two.reaches(address);
+            let (lost, failed) = collisions([&one, &two], address, 20_000, 150);
+            println!("without: {lost} lost, {failed} insert_failed, of 150 pairs");
+            assert!(lost > 0 && failed > 0, "{lost} lost, {failed} insert_failed");
+            let mut remedy = RandomFully::new();
+            assert!(remedy.reconcile().is_none());
+            let (lost, failed) = collisions([&one, &two], address, 30_000, 1000);
+            println!("with: {lost} lost, {failed} insert_failed, of 1000 pairs");
+            assert_eq!((lost, failed), (0, 0));
+            assert!(remedy.undo().is_empty());
+        });
+    }
 }

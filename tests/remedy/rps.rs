@@ -9,6 +9,7 @@ use doorstep::node::remedy::{Remedy, Selection};
 use doorstep::node::{Kept, Reconciler};
 
 use crate::common::netns::{attempt, eventually, isolated, run};
+use crate::common::race::{self, Pairs};
 use crate::pod::Pod;
 
 /// sysfs of the caller's namespace; `/sys` is the machine's.
@@ -92,5 +93,54 @@ fn links_can_be_named() {
         let mut remedy = rps(&sys.0, Config { mask: Some("1".parse().unwrap()), links });
         assert!(remedy.reconcile().is_none());
         assert_eq!((sys.mask("cali1"), sys.mask("cali2"), sys.mask("other")), (1, 1, 0));
+    });
+}
+
+/// A ClusterIP with three servers behind it, as kube-proxy has it in nftables mode.
+fn service(servers: &[Pod]) {
+    let map: Vec<String> = servers.iter().enumerate().map(|(n, pod)| format!("{n} : {}", pod.v4())).collect();
+    run(&format!(
+        "nft 'table ip proxy {{ chain c {{ type nat hook prerouting priority dstnat;
+             ip daddr 10.96.0.10 udp dport 53 dnat to numgen random mod {} map {{ {} }} : 53; }}; }}'
+         ip route add default dev lo",
+        servers.len(),
+        map.join(", ")
+    ));
+}
+
+#[test]
+fn racing_pairs_clash_without_the_mask_and_not_with_it() {
+    isolated(|| {
+        let client = Pod::start(1);
+        let servers: Vec<Pod> = (2..5).map(Pod::start).collect();
+        for (id, pod) in (1..).zip(&servers) {
+            let address = pod.v4();
+            pod.run(move || race::serve(id, address));
+            client.reaches(address);
+        }
+        service(&servers);
+        let sys = Sys::mount();
+        // One address and port in use for 30 s cannot race again.
+        let clashes_of = |pairs: Pairs| {
+            run("conntrack -F 2>/dev/null");
+            let before = race::counters()["clashres"];
+            let outcome = client.run(move || race::run(&pairs, "10.96.0.10".parse().unwrap()));
+            (race::counters()["clashres"] - before, outcome)
+        };
+        let (clashes, outcome) = clashes_of(Pairs::new(300));
+        println!("without: {clashes} clashes, {}", outcome.line());
+        assert!(clashes > 0);
+        assert_eq!((outcome.lost, outcome.wrong, outcome.servers.len()), (0, 0, 3), "{}", outcome.line());
+        let (_, outcome) = clashes_of(Pairs::slow(60, 1300));
+        println!("without, answers after 1.3 s: {}", outcome.line());
+        assert!(outcome.lost > 0, "{}", outcome.line());
+        let mut remedy = rps(&sys.0, Config::default());
+        assert!(remedy.reconcile().is_none());
+        let (clashes, outcome) = clashes_of(Pairs::new(2000));
+        println!("with: {clashes} clashes, {}", outcome.line());
+        assert_eq!((clashes, outcome.lost, outcome.wrong), (0, 0, 0), "{}", outcome.line());
+        let (clashes, outcome) = clashes_of(Pairs::slow(60, 1300));
+        println!("with, answers after 1.3 s: {}", outcome.line());
+        assert_eq!((clashes, outcome.lost), (0, 0), "{}", outcome.line());
     });
 }

@@ -1,0 +1,42 @@
+//! The tool of the guests in `tests/vm`: racing pairs, and servers to race to.
+//!
+//!     race serve ID ADDRESS...          answers on port 53 until killed
+//!     race pairs SERVER COUNT [NAMES]   pairs one after the other; NAMES different names
+//!     race slow SERVER COUNT MS         pairs whose answers take MS, all at once
+//!     race counters                     conntrack's, summed over CPUs
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails the guest")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use common::race::{Pairs, counters, run, serve};
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["serve", id, ref addresses @ ..] => {
+            addresses.iter().for_each(|address| serve(id.parse().unwrap(), address.parse().unwrap()));
+            loop {
+                std::thread::park();
+            }
+        }
+        ["pairs", server, count, ref names @ ..] => {
+            let names = names.first().map_or(usize::MAX, |names| names.parse().unwrap());
+            let pairs = Pairs { names, ..Pairs::new(count.parse().unwrap()) };
+            println!("{}", run(&pairs, server.parse().unwrap()).line());
+        }
+        ["slow", server, count, delay] => {
+            let pairs = Pairs::slow(count.parse().unwrap(), delay.parse().unwrap());
+            println!("{}", run(&pairs, server.parse().unwrap()).line());
+        }
+        ["counters"] => {
+            let all = counters();
+            let count = |name: &str| all.get(name).copied().unwrap_or(0);
+            // The kernel's own spelling of clash_resolve.
+            let clashes = count("clashres") + count("clash_resolve");
+            println!("clashes={clashes} insert_failed={} drop={}", count("insert_failed"), count("drop"));
+        }
+        _ => panic!("see the head of tests/vm/race.rs"),
+    }
+}
