@@ -115,7 +115,7 @@ impl Pairs {
 
     /// Names whose answers the server holds back so long, all pairs at once.
     pub fn slow(count: usize, milliseconds: u64) -> Pairs {
-        let patience = Duration::from_millis(milliseconds) + Duration::from_secs(2);
+        let patience = Duration::from_millis(milliseconds + 1200);
         Pairs { at_once: count, name: format!("slow-{milliseconds}-"), patience, ..Pairs::new(count) }
     }
 }
@@ -197,8 +197,10 @@ pub fn run(pairs: &Pairs, server: IpAddr) -> Outcome {
 
 fn collect(mut flights: Vec<Flight>, patience: Duration, outcome: &mut Outcome) {
     let alone = flights.len() == 1;
-    let wait = if alone { patience } else { Duration::from_micros(500) };
-    flights.iter().for_each(|flight| flight.socket.set_read_timeout(Some(wait)).unwrap());
+    for flight in &flights {
+        flight.socket.set_nonblocking(!alone).unwrap();
+        flight.socket.set_read_timeout(Some(patience)).unwrap();
+    }
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline && flights.iter().any(|flight| flight.answered != [true; 2]) {
         for flight in flights.iter_mut().filter(|flight| flight.answered != [true; 2]) {
@@ -207,6 +209,9 @@ fn collect(mut flights: Vec<Flight>, patience: Duration, outcome: &mut Outcome) 
             if let Ok(length) = flight.socket.recv(&mut buffer) {
                 land(flight, &buffer[..length], outcome);
             }
+        }
+        if !alone {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
     for flight in &flights {

@@ -1,7 +1,8 @@
 //! The tool of the guests in `tests/vm`: racing pairs, and servers to race to.
 //!
 //!     race serve ID ADDRESS...          answers on port 53 until killed
-//!     race pairs SERVER COUNT [NAMES]   pairs one after the other; NAMES different names
+//!     race pairs SERVER COUNT           pairs one after the other, each with a name of its own
+//!     race many SERVER COUNT NAMES N    pairs of so many names, N of them at once
 //!     race slow SERVER COUNT MS         pairs whose answers take MS, all at once
 //!     race counters                     conntrack's, summed over CPUs
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here fails the guest")]
@@ -21,9 +22,12 @@ fn main() {
                 std::thread::park();
             }
         }
-        ["pairs", server, count, ref names @ ..] => {
-            let names = names.first().map_or(usize::MAX, |names| names.parse().unwrap());
-            let pairs = Pairs { names, ..Pairs::new(count.parse().unwrap()) };
+        ["pairs", server, count] => {
+            println!("{}", run(&Pairs::new(count.parse().unwrap()), server.parse().unwrap()).line());
+        }
+        ["many", server, count, names, at_once] => {
+            let (names, at_once) = (names.parse().unwrap(), at_once.parse().unwrap());
+            let pairs = Pairs { names, at_once, ..Pairs::new(count.parse().unwrap()) };
             println!("{}", run(&pairs, server.parse().unwrap()).line());
         }
         ["slow", server, count, delay] => {
