@@ -10,6 +10,9 @@ use crate::node::{self, Event, Kept, Reconciler};
 /// Puts the remedy in place, keeps it there until SIGTERM, SIGINT or SIGHUP, and undoes it. Returns the
 /// exit status.
 pub fn run(order: &Order) -> i32 {
+    if let Cure::RandomFully(random_fully::Config { apply: false }) = order.cure {
+        return report();
+    }
     let log = crate::logging::start();
     if let Err(error) = &log {
         eprintln!("doorstep: there will be no log: {error}");
@@ -25,14 +28,21 @@ pub fn run(order: &Order) -> i32 {
     }
 }
 
+/// Says which rules lack the flag; the log would keep standard output to itself.
+fn report() -> i32 {
+    match random_fully::lacking() {
+        Ok(found) => print!("{}", random_fully::report(&found)),
+        Err(error) => {
+            eprintln!("doorstep: remedy random-fully: {error}");
+            return 1;
+        }
+    }
+    0
+}
+
 fn serve(order: &Order) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
-    if let Cure::RandomFully(random_fully::Config { apply: false }) = order.cure {
-        let found = random_fully::lacking().map_err(|error| error.to_string())?;
-        print!("{}", random_fully::report(&found));
-        return Ok(());
-    }
     if node::missing_capabilities().contains(&"CAP_NET_ADMIN") {
         return Err(format!("remedy {}: CAP_NET_ADMIN is missing; run it as root", order.name()));
     }

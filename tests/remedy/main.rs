@@ -8,6 +8,7 @@ mod common;
 mod aaaa_delay;
 mod ipvs_notrack;
 mod pod;
+mod program;
 mod random_fully;
 mod rps;
 
