@@ -223,19 +223,17 @@ mod tests {
 
     #[test]
     fn flags_of_ipvs_notrack() {
-        for line in [
-            "ipvs-notrack -cluster-ip 10.96.0.10,fd00::a -node-pod-cidr=10.244.3.0/24 --cluster-cidr 10.244.0.0/16 \
-             -rules-backend iptables -as-network-node-manager -interval 5s",
-        ] {
-            let order = order(line);
-            assert_eq!(order.interval, Duration::from_secs(5));
-            let Cure::IpvsNotrack(config) = order.cure else { panic!("{:?}", order.cure) };
-            assert_eq!(config.cluster_ips.len(), 2);
-            assert_eq!(config.node_pods, ["10.244.3.0/24".parse().unwrap()]);
-            assert_eq!(config.backend, Some(Backend::Iptables));
-            assert_eq!(config.shape, ipvs_notrack::Shape::NetworkNodeManager);
-        }
-        let Cure::IpvsNotrack(config) = order("ipvs-notrack").cure else { panic!() };
+        let order = order(
+            "ipvs-notrack -cluster-ip 10.96.0.10,fd00::a -node-pod-cidr=10.244.3.0/24 \
+             --cluster-cidr 10.244.0.0/16 -rules-backend iptables -as-network-node-manager -interval 5s",
+        );
+        assert_eq!(order.interval, Duration::from_secs(5));
+        let Cure::IpvsNotrack(config) = order.cure else { panic!("{:?}", order.cure) };
+        assert_eq!(config.cluster_ips.len(), 2);
+        assert_eq!(config.node_pods, ["10.244.3.0/24".parse().unwrap()]);
+        assert_eq!(config.backend, Some(Backend::Iptables));
+        assert_eq!(config.shape, ipvs_notrack::Shape::NetworkNodeManager);
+        let Cure::IpvsNotrack(config) = self::order("ipvs-notrack").cure else { panic!() };
         assert_eq!(config, ipvs_notrack::Config::default());
     }
 

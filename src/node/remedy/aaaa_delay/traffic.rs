@@ -119,14 +119,14 @@ impl NetlinkDeserializable for Object {
     type Error = DecodeError;
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Object, DecodeError> {
-        let word = |at: usize| payload.get(at..at + 4).map_or(0, |octets| word(octets));
+        let at = |at: usize| payload.get(at..at + 4).map_or(0, word);
         let attributes = payload.get(20..).unwrap_or(&[]);
         Ok(Object {
             message: header.message_type,
-            link: word(4),
-            handle: word(8),
-            parent: word(12),
-            info: word(16),
+            link: at(4),
+            handle: at(8),
+            parent: at(12),
+            info: at(16),
             attributes: parts(attributes),
         })
     }
