@@ -29,11 +29,16 @@ const DEFAULT_COREFILE: &str = "Corefile";
 /// node-cache's `-health-port`.
 const HEALTH_PORT: u16 = 8080;
 
+/// The subcommand of worker processes, for Doorstep's own use.
+pub const WORKER: &str = "worker";
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Serve; no subcommand.
     Serve(Args),
+    /// `worker`: serve for the guardian that started this process.
+    Worker(Args),
     /// `check [COREFILE]`: say what a configuration means, change nothing.
     Check {
         /// The flags.
@@ -88,6 +93,8 @@ pub struct Args {
     pub reload_with_signal: bool,
     /// `-pidfile`.
     pub pid_file: Option<PathBuf>,
+    /// `-handover`; `None`: off.
+    pub handover: Option<PathBuf>,
     /// `-dns.port`.
     pub dns_port: u16,
     /// `-quiet`.
@@ -135,6 +142,10 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
         return serve(&given);
     };
     match first.as_str() {
+        WORKER => serve(&split(rest, &known)?.0).map(|command| match command {
+            Command::Serve(args) => Command::Worker(args),
+            other => other,
+        }),
         "check" | "teardown" => {
             let (more, positional) = split(rest, &known)?;
             given.extend(more);
@@ -260,8 +271,8 @@ impl Args {
         Options { corefile: file.clone(), base: Some(file), allow_builtin: false, ..self.options() }
     }
 
-    /// What the node must look like, given the port of the Corefile's `health`.
-    pub fn node(&self, health_port: Option<u16>) -> node::Config {
+    /// What the node must look like, but for the port of a `health` in the Corefile.
+    pub fn node(&self) -> node::Config {
         node::Config {
             local_ips: self.local_ips.clone(),
             interface: self.interface.clone(),
@@ -270,7 +281,7 @@ impl Args {
             backend: self.rules_backend,
             sync_interval: self.sync_interval,
             dns_port: self.dns_port,
-            health_port: self.health_port.or(health_port).unwrap_or(HEALTH_PORT),
+            health_port: self.health_port.unwrap_or(HEALTH_PORT),
         }
     }
 

@@ -22,6 +22,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod forward;
+pub mod guardian;
 pub mod logging;
 pub mod metrics;
 pub mod node;

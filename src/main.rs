@@ -21,10 +21,11 @@ fn main() {
 
 fn run(command: Command) -> i32 {
     match command {
-        Command::Serve(args) => app::serve(&args).unwrap_or_else(|error| {
-            eprintln!("doorstep: {error:#}");
-            1
-        }),
+        Command::Serve(args) => {
+            let words: Vec<_> = std::env::args_os().skip(1).collect();
+            or_complain(app::serve(&args, &words))
+        }
+        Command::Worker(args) => or_complain(app::work(&args)),
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
         Command::Remedy(order) => app::remedy::run(&order),
@@ -39,6 +40,13 @@ fn run(command: Command) -> i32 {
             0
         }
     }
+}
+
+fn or_complain(status: anyhow::Result<i32>) -> i32 {
+    status.unwrap_or_else(|error| {
+        eprintln!("doorstep: {error:#}");
+        1
+    })
 }
 
 fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
@@ -62,7 +70,7 @@ fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
 }
 
 fn teardown(args: &cli::Args) -> i32 {
-    let errors = node::teardown(&args.node(None));
+    let errors = node::teardown(&args.node());
     errors.iter().for_each(|error| eprintln!("doorstep: {error}"));
     i32::from(!errors.is_empty())
 }

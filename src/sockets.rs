@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// What a socket is for; together with address and index it names the socket.
@@ -85,8 +87,38 @@ impl Sockets {
         Ok(())
     }
 
-    /// Closes what is not `wanted` any more.
+    /// Takes what another process had bound. Of two of one name the one that is there stays.
+    pub fn adopt(&mut self, sockets: Vec<(Listen, OwnedFd)>) {
+        for (listen, socket) in
+            sockets.into_iter().filter(|(listen, _)| !self.has(listen)).collect::<Vec<_>>()
+        {
+            match listen.role {
+                Role::DnsUdp => drop(self.udp.insert(listen, socket.into())),
+                Role::DnsTcp | Role::Http => drop(self.tcp.insert(listen, socket.into())),
+            }
+        }
+    }
+
+    /// Files of the sockets `listens`, for another process.
+    pub fn share(&self, listens: &[Listen]) -> io::Result<Vec<(Listen, OwnedFd)>> {
+        let file = |listen: &Listen| match listen.role {
+            Role::DnsUdp => self.udp(listen).map(OwnedFd::from),
+            Role::DnsTcp | Role::Http => self.tcp(listen).map(OwnedFd::from),
+        };
+        listens.iter().map(|listen| Ok((*listen, file(listen)?))).collect()
+    }
+
+    /// All that are bound.
+    pub fn listens(&self) -> Vec<Listen> {
+        self.udp.keys().chain(self.tcp.keys()).copied().collect()
+    }
+
+    /// Closes what is not `wanted` any more. What waits in a UDP socket is for another process that has
+    /// it to read; nothing more comes in.
     pub fn retain(&mut self, wanted: &[Listen]) {
+        for (_, socket) in self.udp.iter().filter(|(listen, _)| !wanted.contains(listen)) {
+            turn_away(socket);
+        }
         self.udp.retain(|listen, _| wanted.contains(listen));
         self.tcp.retain(|listen, _| wanted.contains(listen));
     }
@@ -121,10 +153,20 @@ pub fn is_supported(address: &SocketAddr) -> bool {
     !optional || std::path::Path::new("/proc/net/if_inet6").exists()
 }
 
+/// Takes `socket` out of the choice that the kernel has among those of its address: connected, it is
+/// for datagrams from its peer alone, and its peer is itself.
+fn turn_away(socket: &UdpSocket) {
+    // An address that is gone gets no datagrams either.
+    let _ = socket.local_addr().and_then(|own| socket.connect(own));
+}
+
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
-    // Best effort: a smaller buffer only means less room for bursts.
-    let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+    // Best effort: a smaller buffer only means less room for bursts. Beyond the kernel's usual limit
+    // takes CAP_NET_ADMIN.
+    if sockopt::set_socket_recv_buffer_size_force(&socket, UDP_RECEIVE_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -16,7 +16,7 @@ use source::Source;
 /// What anyone may import.
 const LEAVES: [&str; 5] = ["clock", "logging", "metrics", "ready", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("clock", &[]),
     ("logging", &LEAVES),
     ("metrics", &LEAVES),
@@ -27,6 +27,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("forward", &["wire"]),
     ("server", &["cache", "forward", "wire", "clock", "metrics"]),
     ("node", &[]),
+    // Of the server the batch alone: how datagrams are received and sent.
+    ("guardian", &["node", "server", "clock", "sockets"]),
     ("admin", &["metrics", "ready"]),
     ("demo", &["node"]),
     ("config", &["wire", "cache", "forward", "server", "node", "admin"]),

@@ -61,6 +61,7 @@ doorstep_miss_queue_length gauge
 doorstep_miss_queue_wait_seconds histogram | 0.00025 0.0005 0.001 0.002 0.004 0.008 0.016 0.032 0.064 0.128 0.256 0.512 1.024 2.048 4.096 8.192 +Inf
 doorstep_misses_inflight gauge
 doorstep_queue_overflows_total counter queue
+doorstep_relayed_queries_total counter proto
 doorstep_search_ahead_total counter
 doorstep_tcp_connections gauge
 doorstep_tcp_connections_refused_total counter
@@ -68,6 +69,7 @@ doorstep_upstream_hedges_total counter to
 doorstep_upstream_hedges_withheld_total counter to
 doorstep_upstream_retries_total counter to
 doorstep_upstream_strays_total counter to
+doorstep_worker_starts_total counter cause
 process_cpu_seconds_total counter
 process_max_fds gauge
 process_network_receive_bytes_total counter
@@ -316,6 +318,8 @@ fn poke_everything(registry: &Registry) -> Registration {
     registry.counter_of("udp0", &names::DROPPED, ["short"]).inc();
     registry.counter(&names::QUEUE_OVERFLOWS, ["miss"]).inc();
     registry.counter(&names::DRIFT_REPAIRS, ["rule"]).inc();
+    registry.counter(&names::WORKER_STARTS, ["start"]).inc();
+    registry.counter(&names::RELAYED_QUERIES, ["udp"]).inc();
     let series = ["dns://169.254.20.10:53", "success", "cluster.local.", ""];
     registry.gauge_fn(&names::CACHE_ENTRIES, series, || 1.0)
 }

@@ -145,7 +145,7 @@ fn cached(site: &Site, directive: &str, option: &str) -> io::Result<Vec<String>>
     let file = site.write(&zones)?;
     let metrics = free_address()?;
     Ok(words(&format!(
-        "-localip {ip} -dns.port {port} -setupinterface=false -setupiptables=false -conf {file} \
+        "-localip {ip} -dns.port {port} -setupinterface=false -setupiptables=false -handover= -conf {file} \
          -basecorefile {file}.base -kubednscm {file}.kube-dns -metrics-listen-address {metrics}"
     )))
 }

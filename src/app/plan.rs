@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Weak};
 
 use crate::cache::{Cache, Store};
+use crate::clock::Moment;
 use crate::config::Config;
 use crate::forward::{self, Chain, Directory};
+use crate::guardian::message::CacheFile;
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
 use crate::server::{self, ErrorLog, QueryLogger, Resolve, SearchAhead, Timeouts, probe_name};
@@ -56,24 +58,12 @@ pub struct Probe {
 }
 
 impl Plan {
-    /// Builds what serves `config`. Caches whose block kept its zones and cache directive, and
-    /// upstreams whose directives did not change, are those of the `previous` plan.
-    pub fn new(
-        config: &Config,
-        previous: Option<&Plan>,
-        registry: &Registry,
-        directory: &Directory,
-    ) -> Result<Plan, PlanError> {
-        let first_id = previous.and_then(Plan::last_id).map_or(0, |id| id + 1);
+    /// Builds what serves `config`.
+    pub fn new(config: &Config, registry: &Registry, directory: &Directory) -> Result<Plan, PlanError> {
         let mut blocks = Vec::new();
-        for (id, block) in (first_id..).zip(&config.server.blocks) {
-            let old =
-                previous.and_then(|plan| plan.blocks.iter().find(|old| old.config.zones == block.zones));
-            let chain = match old.filter(|old| old.config.forwards == block.forwards) {
-                Some(old) => old.chain.clone(),
-                None => Rc::new(Chain::shared(&block.forwards, directory)?),
-            };
-            let runtime = Arc::new(new_block(BlockId(id), block, old).map_err(PlanError::Cache)?);
+        for (id, block) in (0..).zip(&config.server.blocks) {
+            let chain = Rc::new(Chain::shared(&block.forwards, directory)?);
+            let runtime = Arc::new(new_block(BlockId(id), block).map_err(PlanError::Cache)?);
             blocks.push(PlannedBlock { config: block.clone(), block: runtime, chain });
         }
         let gauges = show(&blocks, registry);
@@ -83,10 +73,6 @@ impl Plan {
             udp_threads: config.server.udp_threads.max(1),
             _gauges: gauges,
         })
-    }
-
-    fn last_id(&self) -> Option<u64> {
-        self.blocks.last().map(|planned| planned.block.id.0)
     }
 
     /// Every address DNS is served on.
@@ -149,6 +135,33 @@ impl Plan {
         self.blocks.iter().map(upstream).collect()
     }
 
+    /// The caches, for the worker that comes after.
+    pub fn share_caches(&self) -> io::Result<Vec<CacheFile>> {
+        let share = |(zones, cache): (String, &Cache)| {
+            let (shape, file) = cache.share()?;
+            Ok(CacheFile { label: format!("{shape} {zones}"), file })
+        };
+        self.caches().map(share).collect()
+    }
+
+    /// Takes over what is in the caches of the worker before, each into that of the same zones. Says how
+    /// many entries that were.
+    pub fn inherit_caches(&self, files: &[CacheFile], now: Moment) -> usize {
+        let inherit = |(zones, cache): (String, &Cache)| {
+            let mut labels = files.iter().filter_map(|file| Some((file.label.split_once(' ')?, &file.file)));
+            let ((shape, _), file) = labels.find(|((_, theirs), _)| *theirs == zones)?;
+            Some(cache.inherit(shape, file.try_clone().ok()?, now))
+        };
+        self.caches().filter_map(inherit).sum()
+    }
+
+    fn caches(&self) -> impl Iterator<Item = (String, &Cache)> {
+        self.blocks.iter().filter_map(|planned| {
+            let zones: Vec<String> = planned.config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
+            Some((zones.join(","), planned.block.cache.as_deref()?))
+        })
+    }
+
     /// The loop probes to send, one for each block that wants to know.
     pub fn probes(&self) -> Vec<Probe> {
         let probe = |planned: &PlannedBlock| {
@@ -180,13 +193,8 @@ impl PlannedBlock {
     }
 }
 
-fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) -> io::Result<Block> {
-    let old_cache = old.and_then(|old| old.block.cache.clone());
-    let cache = match (&config.cache, old_cache) {
-        (Some(wanted), Some(cache)) if cache.config() == wanted => Some(cache),
-        (Some(wanted), _) => Some(Arc::new(Cache::new(wanted.clone())?)),
-        (None, _) => None,
-    };
+fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
+    let cache = config.cache.clone().map(Cache::new).transpose()?.map(Arc::new);
     let probe = config.zones.first().filter(|_| config.detect_loops);
     let probe = probe.and_then(|(zone, _)| probe_name(zone, crate::clock::nanoseconds() ^ id.0 << 48));
     let domains = || config.zones.iter().map(|(zone, _)| zone.clone()).collect();
@@ -209,7 +217,6 @@ fn new_block(id: BlockId, config: &server::Block, old: Option<&PlannedBlock>) ->
 
 /// Gauges that describe `blocks`.
 fn show(blocks: &[PlannedBlock], registry: &Registry) -> Vec<Registration> {
-    registry.clear(&names::PLUGIN_ENABLED);
     let mut gauges = Vec::new();
     for planned in blocks.iter().filter(|planned| planned.config.metrics) {
         let mut servers = BTreeSet::new();

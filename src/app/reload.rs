@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::environment::NodeEnvironment;
 use crate::cli::Args;
@@ -20,7 +20,7 @@ pub struct Reloader {
     environment: NodeEnvironment,
     fingerprint: u64,
     by_itself: bool,
-    with_signal: bool,
+    announced: bool,
     ticks: Interval,
     registry: Registry,
     failures: Arc<Counter>,
@@ -29,19 +29,20 @@ pub struct Reloader {
 impl Reloader {
     /// Watches what `watch` loaded as `config`.
     pub fn new(args: &Args, watch: Watch, config: &Config, registry: &Registry) -> Reloader {
-        let mut reloader = Reloader {
+        let period = config.reload.map_or(TEMPLATE_INTERVAL, |reload| reload.interval.min(TEMPLATE_INTERVAL));
+        let mut ticks = interval_at(Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Reloader {
             options: args.options(),
             watch,
             environment: NodeEnvironment::new(args),
             fingerprint: config.fingerprint,
-            by_itself: false,
-            with_signal: args.reload_with_signal,
-            ticks: interval(TEMPLATE_INTERVAL),
+            by_itself: config.reload.is_some() || args.reload_with_signal,
+            announced: false,
+            ticks,
             registry: registry.clone(),
             failures: registry.counter(&names::RELOAD_FAILED, []),
-        };
-        reloader.succeeded(config);
-        reloader
+        }
     }
 
     /// Waits until it is time to look.
@@ -49,38 +50,34 @@ impl Reloader {
         self.ticks.tick().await;
     }
 
-    /// A configuration other than the one in effect, if there is one; `forced`: look even if no file
-    /// changed, and without `reload` in the Corefile.
-    pub fn load(&mut self, forced: bool) -> Option<Config> {
+    /// Whether there is a configuration other than the one in effect, and it is good; `forced`: looks
+    /// even if no file changed, and without `reload` in the Corefile.
+    pub fn look(&mut self, forced: bool) -> bool {
         let changed = self.by_itself && self.watch.changed(&self.environment);
         if !forced && !changed {
-            return None;
+            return false;
         }
         match self.watch.load(&self.options, &self.environment) {
             Ok(config) if config.fingerprint == self.fingerprint => {
                 tracing::debug!("plugin/reload: the configuration means what it meant");
-                None
+                false
             }
-            Ok(config) => Some(config),
+            Ok(_) => true,
             Err(error) => {
                 if matches!(error, LoadError::KubeDns(_)) {
                     self.registry.counter(&names::SETUP_ERRORS, ["configmap"]).inc();
                 }
                 self.failed(&error.to_string());
-                None
+                false
             }
         }
     }
 
-    /// Notes that `config` is in effect.
-    pub fn succeeded(&mut self, config: &Config) {
-        self.fingerprint = config.fingerprint;
-        self.by_itself = config.reload.is_some() || self.with_signal;
-        let period = config.reload.map_or(TEMPLATE_INTERVAL, |reload| reload.interval.min(TEMPLATE_INTERVAL));
-        self.ticks = interval(period);
-        self.ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.ticks.reset();
-        self.registry.clear(&names::RELOAD_VERSION_INFO);
+    /// Notes that nobody but this worker answers: its configuration is in effect.
+    pub fn in_effect(&mut self) {
+        if std::mem::replace(&mut self.announced, true) {
+            return;
+        }
         let value = format!("{:016x}", self.fingerprint);
         self.registry.gauge(&names::RELOAD_VERSION_INFO, ["fingerprint", &value]).set(1);
         tracing::info!("plugin/reload: running configuration {value}");

@@ -18,14 +18,15 @@ mod table;
 mod tests;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 pub use config::{Config, Prefetch, ServeStale, StaleMode, StoreConfig};
 use policy::Facts;
 pub use policy::Store;
 
 use crate::clock::Moment;
-use crate::wire::{Answer, Flags, HEADER, Key, Kind, Lifetime, Outline};
-use table::{Draft, Found, Table};
+use crate::wire::{Answer, Flags, Key, Kind, Lifetime, Outline};
+use table::{Draft, Entry, Found, Heritage, Table};
 
 /// How long one refresh of an entry keeps others from being started, milliseconds: a little more
 /// than an upstream exchange may take.
@@ -51,7 +52,7 @@ pub struct Insertion {
     pub evicted: u64,
 }
 
-/// What [`Cache::get`] found. The answer's octets then stand at the front of the buffer.
+/// What [`Cache::get`] found. The answer's octets then stand at their [`place`](Answer::place) in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     /// A live answer, to be shown with this TTL; `refresh`: it is popular and about to expire, and it
@@ -115,7 +116,8 @@ impl Cache {
         }
         found.touch();
         if remaining <= 0 {
-            return self.stale(found, now);
+            let (mode, refresh) = self.stale(found, now);
+            return Lookup::Stale { outline: found.outline, store: found.store(), mode, refresh };
         }
         let ttl = if self.config.keep_ttl { found.ttl } else { remaining as u32 };
         let prefetch = self.config.prefetch.as_ref();
@@ -123,14 +125,14 @@ impl Cache {
         Lookup::Fresh { outline: found.outline, ttl, store: found.store(), refresh }
     }
 
+    /// What to do with the expired `found`, and whether the caller refreshes it.
     #[cold]
-    fn stale(&self, found: Found<'_>, now: Moment) -> Lookup {
-        let (mode, refresh) = match self.config.serve_stale.map(|stale| stale.mode) {
+    fn stale(&self, found: Found<'_>, now: Moment) -> (StaleMode, bool) {
+        match self.config.serve_stale.map(|stale| stale.mode) {
             Some(StaleMode::Verify) if !found.is_deferred(now) => (StaleMode::Verify, false),
             Some(StaleMode::Verify) => (StaleMode::Immediate, false),
             _ => (StaleMode::Immediate, found.claim_refresh(now, REFRESH_LEASE_MS)),
-        };
-        Lookup::Stale { outline: found.outline, store: found.store(), mode, refresh }
+        }
     }
 
     /// Whether `found` is an answer or a denial that has not expired for longer than it may be served.
@@ -175,13 +177,11 @@ impl Cache {
         if says_nothing && old.is_some_and(|old| self.is_servable(old, now)) {
             return refused;
         }
-        let mut octets = answer.octets().to_vec();
-        octets[HEADER..answer.outline().question_end()].copy_from_slice(key.question());
         let draft = Draft {
             store,
             key,
             outline: answer.outline(),
-            octets: &octets,
+            octets: answer.octets(),
             ttl: verdict.ttl,
             now,
             popularity: old.map_or(0, |old| old.popularity()),
@@ -190,6 +190,37 @@ impl Cache {
             Some(evicted) => Insertion { store: Some(store), ttl: verdict.ttl, evicted },
             None => refused,
         }
+    }
+
+    /// The memory with all entries, and its shape, for [`Cache::inherit`] in another process.
+    pub fn share(&self) -> io::Result<(String, OwnedFd)> {
+        self.table.share()
+    }
+
+    /// Takes over from the cache of another process what can still be served and is not older than what
+    /// is here; says how many entries that were. A `shape` of another version is none.
+    pub fn inherit(&self, shape: &str, memory: OwnedFd, now: Moment) -> usize {
+        let Some(heritage) = Heritage::open(shape, memory) else { return 0 };
+        heritage.entries().filter(|entry| self.inherit_one(entry, now)).count()
+    }
+
+    fn inherit_one(&self, entry: &Entry<'_>, now: Moment) -> bool {
+        let Entry { key, octets, found } = entry;
+        let old = self.table.find(key);
+        let newer = |old: Found<'_>| old.stored() >= found.stored();
+        if found.remaining(now) <= 0 && !self.is_servable(*found, now) || old.is_some_and(newer) {
+            return false;
+        }
+        let draft = Draft {
+            store: found.store(),
+            key,
+            outline: found.outline,
+            octets,
+            ttl: found.ttl,
+            now: found.stored(),
+            popularity: found.popularity(),
+        };
+        self.table.insert(&draft).is_some()
     }
 
     /// Entries in a store, expired ones included, as CoreDNS counts them.

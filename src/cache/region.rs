@@ -2,18 +2,22 @@
 
 #![allow(unsafe_code)]
 
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::{io, slice};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+const SIZE_STAYS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// Zeroed integers of two widths. Pages cost memory only once they were written.
 ///
 /// It is a memory file rather than the allocator's memory: its size is exact, nothing in it ever moves,
 /// transparent huge pages do not inflate it, and it can outlive the process that filled it.
 pub(super) struct Region {
+    file: OwnedFd,
     start: NonNull<u64>,
     words: usize,
     halves: usize,
@@ -22,15 +26,34 @@ pub(super) struct Region {
 impl Region {
     /// Room for `words` integers of 64 bits and `halves` of 32.
     pub fn new(words: usize, halves: usize) -> io::Result<Region> {
-        let halves = halves.next_multiple_of(2);
-        let octets = words * size_of::<u64>() + halves * size_of::<u32>();
-        let file = memfd_create("doorstep-cache", MemfdFlags::CLOEXEC)?;
-        ftruncate(&file, octets as u64)?;
-        let (access, how) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+        let file = memfd_create("doorstep-cache", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&file, octets(words, halves) as u64)?;
+        fcntl_add_seals(&file, SIZE_STAYS)?;
+        Region::map(file, words, halves, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// The region of another process, which may go on writing to it; to be read only.
+    ///
+    /// Fails if `file` is not as large, or could become smaller: touching what is gone is fatal.
+    pub fn open(file: OwnedFd, words: usize, halves: usize) -> io::Result<Region> {
+        let size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        if size < octets(words, halves) as u64 || !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Region::map(file, words, halves, ProtFlags::READ)
+    }
+
+    fn map(file: OwnedFd, words: usize, halves: usize, access: ProtFlags) -> io::Result<Region> {
+        let how = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: the kernel chooses a free place.
-        let start = unsafe { mmap(std::ptr::null_mut(), octets, access, how, &file, 0) }?;
+        let start = unsafe { mmap(std::ptr::null_mut(), octets(words, halves), access, how, &file, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Region { start, words, halves })
+        Ok(Region { file, start, words, halves: halves.next_multiple_of(2) })
+    }
+
+    /// The memory, for another process.
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
     }
 
     /// The integers of 64 bits.
@@ -49,10 +72,14 @@ impl Region {
     }
 }
 
+fn octets(words: usize, halves: usize) -> usize {
+    words * size_of::<u64>() + halves.next_multiple_of(2) * size_of::<u32>()
+}
+
 impl Drop for Region {
     fn drop(&mut self) {
-        let octets = self.words * size_of::<u64>() + self.halves * size_of::<u32>();
-        // SAFETY: this mapping was made by `new`, and no reference into it outlives `self`.
+        let octets = octets(self.words, self.halves);
+        // SAFETY: this mapping was made by `map`, and no reference into it outlives `self`.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), octets) };
         debug_assert!(unmapped.is_ok());
     }

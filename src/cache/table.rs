@@ -3,7 +3,7 @@
 //! ```text
 //! bucket ─► slot ─► slot …        slots of one hash bucket, chained
 //!            │
-//!            └─► block ─► block … an answer's octets, 64 at a time
+//!            └─► block ─► block … a key's octets, then an answer's, 64 at a time
 //! ```
 //!
 //! One writer at a time changes the table. Readers copy an entry out and then look whether its slot's
@@ -11,11 +11,12 @@
 //! reader no atomic read-modify-write and no write that another thread waits for, and it cannot be
 //! stalled by a writer that was preempted.
 //!
-//! Whether two keys are the same is decided by their questions; that two of them share a 64-bit hash
+//! Whether two keys are the same is decided by their octets; that two of them share a 64-bit hash
 //! is so rare that the table keeps the newer one only.
 //!
 //! All is numbers, none is a pointer: whatever a torn read yields, the worst is an answer thrown away.
 
+mod heritage;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -28,14 +29,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
 use super::eviction::{MOST_READS, Slot};
 use super::policy::Store;
 use super::region::Region;
+pub(super) use heritage::{Entry, Heritage};
 pub(super) use writer::Draft;
 use writer::Writer;
 
 use crate::clock::Moment;
-use crate::wire::{HEADER, Key, Outline, same_octets};
+use crate::wire::{Answer, Key, Outline};
 
-/// Octets of a block: a cache line.
-const BLOCK: usize = 64;
+/// Octets of a block: a cache line, as that of a key.
+const BLOCK: usize = Key::LINE;
 /// 64-bit integers of a block, and of a slot.
 const WORDS: usize = BLOCK / size_of::<u64>();
 /// Octets that one entry of the configured capacity pays for: `capacity` bounds the number, `capacity`
@@ -56,8 +58,7 @@ mod field {
     pub const NEXT: usize = 2;
     /// First block; in the upper half the TTL when it was stored, seconds.
     pub const BLOCKS_TTL: usize = 3;
-    /// In the four highest bits, which an outline leaves free, the key's flags.
-    pub const OUTLINE_FLAGS: usize = 4;
+    pub const OUTLINE: usize = 4;
     /// When it was stored, milliseconds.
     pub const STORED: usize = 5;
     /// Nobody starts a refresh before, milliseconds. Readers write it.
@@ -67,7 +68,6 @@ mod field {
     pub const POPULARITY: usize = 7;
 }
 
-const FLAGS_SHIFT: u32 = 60;
 const READS: u64 = 0xff;
 const HITS_SHIFT: u32 = 8;
 const MOST_HITS: u64 = 0xff_ffff;
@@ -93,7 +93,6 @@ pub(super) struct Found<'t> {
     slot: Slot,
     sequence: u64,
     first_block: u32,
-    flags: u8,
     /// Of the answer.
     pub outline: Outline,
     /// TTL when it was stored, seconds.
@@ -104,12 +103,20 @@ pub(super) struct Found<'t> {
 impl Table {
     /// Room for as many entries, by store.
     pub fn new(capacities: [usize; 2]) -> io::Result<Table> {
+        Table::over(capacities, Region::new)
+    }
+
+    /// A table in what `region` makes, given the numbers of its words and halves.
+    fn over(
+        capacities: [usize; 2],
+        region: impl FnOnce(usize, usize) -> io::Result<Region>,
+    ) -> io::Result<Table> {
         // Links are 32 bits wide.
         let capacities = capacities.map(|capacity| capacity.clamp(1, u32::MAX as usize / OCTETS_PER_ENTRY));
         let slots: usize = capacities.iter().sum();
         let blocks = slots * BLOCKS_PER_ENTRY;
         let buckets = slots.next_power_of_two();
-        let region = Region::new((slots + blocks) * WORDS, buckets + blocks)?;
+        let region = region((slots + blocks) * WORDS, buckets + blocks)?;
         let writer = Mutex::new(Writer::new(capacities));
         let lengths = Default::default();
         Ok(Table { region, capacities, slots, bucket_mask: buckets - 1, writer, lengths })
@@ -137,38 +144,40 @@ impl Table {
         None
     }
 
-    /// Copies the octets of `found` to the front of `out` and says whether they are the answer to `key`.
+    /// Copies the octets of `found` to their [`place`](Answer::place) in `out` and says whether they are the
+    /// answer to `key`.
     #[inline(always)]
     pub fn copy(&self, found: &Found<'_>, key: &Key, out: &mut [u8]) -> bool {
-        let question_end = found.outline.question_end();
-        if found.sequence % 2 == 1 || !self.read_blocks(found.first_block, found.outline.octets(), out) {
-            return false;
-        }
-        let same =
-            out.get(HEADER..question_end).is_some_and(|question| same_octets(question, key.question()));
+        let whole = found.sequence.is_multiple_of(2) && self.read(found, key, out).is_some();
         // Pairs with the fence in `rewrite`: who read a block that was overwritten sees the new sequence.
         fence(Acquire);
-        let sequence = found.words[field::SEQUENCE].load(Relaxed);
-        same && found.flags == key.flags() && sequence == found.sequence
+        whole && found.words[field::SEQUENCE].load(Relaxed) == found.sequence
     }
 
-    /// Copies whole blocks, of which the last may hold more than its part of `len`.
+    /// Compares the blocks of the key in place and copies those of the answer; of the last, what is behind the
+    /// answer, too. `None`: this is the entry of another key, or none.
     #[inline(always)]
-    fn read_blocks(&self, first: u32, len: usize, out: &mut [u8]) -> bool {
-        let mut link = first;
-        let Some(blocks) = out.as_chunks_mut::<BLOCK>().0.get_mut(..len.div_ceil(BLOCK)) else {
-            return false;
-        };
+    fn read(&self, found: &Found<'_>, key: &Key, out: &mut [u8]) -> Option<()> {
         let (units, links) = (self.units(), self.region.halves());
-        for to in blocks {
-            let Some(words) = units.get(self.block_place(link)) else { return false };
-            for (word, to) in words.iter().zip(to.as_chunks_mut::<8>().0) {
+        let mut link = found.first_block;
+        let mut next = || {
+            let words = units.get(self.block_place(link))?;
+            link = links.get(self.bucket_mask + link as usize)?.load(Relaxed);
+            Some(words)
+        };
+        for line in key.lines() {
+            let mut pairs = next()?.iter().zip(line.as_chunks().0);
+            if !pairs.all(|(word, key)| word.load(Relaxed) == u64::from_ne_bytes(*key)) {
+                return None;
+            }
+        }
+        let room = out.get_mut(Answer::place(key.question())..)?.as_chunks_mut::<BLOCK>().0;
+        for to in room.get_mut(..found.outline.octets().div_ceil(BLOCK))? {
+            for (word, to) in next()?.iter().zip(to.as_chunks_mut().0) {
                 *to = word.load(Relaxed).to_ne_bytes();
             }
-            let Some(next) = links.get(self.bucket_mask + link as usize) else { return false };
-            link = next.load(Relaxed);
         }
-        true
+        Some(())
     }
 
     /// Slots, and behind them blocks.
@@ -183,10 +192,9 @@ impl Table {
         (self.slots + link as usize).wrapping_sub(1)
     }
 
-    /// `END` and what a torn read may yield have no slot.
-    #[inline]
+    #[inline(always)]
     fn slot(&self, slot: Slot) -> Option<&[AtomicU64; WORDS]> {
-        ((slot as usize) < self.slots).then(|| self.units().get(slot as usize)).flatten()
+        self.units().get(slot as usize)
     }
 
     #[inline]
@@ -210,14 +218,12 @@ impl<'t> Found<'t> {
     #[inline(always)]
     fn new(slot: Slot, sequence: u64, words: &'t [AtomicU64; WORDS]) -> Found<'t> {
         let blocks_ttl = words[field::BLOCKS_TTL].load(Relaxed);
-        let outline_flags = words[field::OUTLINE_FLAGS].load(Relaxed);
         Found {
             words,
             slot,
             sequence,
             first_block: blocks_ttl as u32,
-            flags: (outline_flags >> FLAGS_SHIFT) as u8,
-            outline: Outline::from_bits(outline_flags & ((1 << FLAGS_SHIFT) - 1)),
+            outline: Outline::from_bits(words[field::OUTLINE].load(Relaxed)),
             ttl: (blocks_ttl >> 32) as u32,
             stored: Moment(words[field::STORED].load(Relaxed)),
         }
@@ -233,6 +239,12 @@ impl<'t> Found<'t> {
     #[inline]
     pub fn remaining(&self, now: Moment) -> i64 {
         i64::from(self.ttl) - (now.since(self.stored) / 1000) as i64
+    }
+
+    /// When it was stored.
+    #[inline]
+    pub fn stored(&self) -> Moment {
+        self.stored
     }
 
     /// Counts a read. A popular entry's count is full, so that reading it writes nothing.

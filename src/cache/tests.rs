@@ -171,3 +171,46 @@ fn entries_and_octets_are_bounded() {
     assert!(cache.len(Store::Success) >= 1000);
     assert_eq!(evicted as usize + cache.len(Store::Success), 5000);
 }
+
+#[test]
+fn a_cache_goes_from_one_process_to_the_next() {
+    let mut old = Bench::new(Config::default());
+    let mut new = Bench::new(Config::default());
+    for (name, ttl) in [("a.test", 30), ("b.test", 30), ("expired.test", 5)] {
+        old.name = name;
+        old.good(ttl, START);
+    }
+    let later = START.plus_ms(10_000);
+    // What is here is newer.
+    new.name = "b.test";
+    new.good(30, later);
+    let (shape, memory) = old.cache.share().unwrap();
+    assert_eq!(new.cache.inherit(&shape, memory, later), 1);
+    assert_eq!(new.cache.len(Store::Success), 2);
+    new.name = "a.test";
+    let mut out = vec![0; crate::wire::REPLY_ROOM];
+    assert!(matches!(new.cache.get(&new.key(), later, &mut out), Lookup::Fresh { ttl: 20, .. }));
+    new.name = "expired.test";
+    assert_eq!(new.cache.get(&new.key(), later, &mut out), Lookup::Miss);
+}
+
+#[test]
+fn memory_that_is_no_cache_is_no_harm() {
+    let cache = Cache::new(Config::default()).unwrap();
+    let file = |octets: &[u8]| {
+        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+        let file = memfd_create("test", MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::io::write(&file, octets).unwrap();
+        (fcntl_add_seals(&file, SealFlags::SHRINK).is_ok(), file)
+    };
+    // Every word is 0x0101...: slots and blocks that lead to themselves and to nowhere.
+    for octet in [0, 1, 2, 0xff] {
+        assert_eq!(cache.inherit("1/16/16", file(&vec![octet; 1 << 20]).1, START), 0, "{octet}");
+    }
+    assert_eq!(cache.inherit("1/16/16", file(&[1; 100]).1, START), 0, "too short");
+    let (shape, memory) = cache.share().unwrap();
+    for other in ["", "1", "0/16/16", "1/x/16", "1/16/16/16"] {
+        assert_eq!(cache.inherit(other, memory.try_clone().unwrap(), START), 0, "{other}");
+    }
+    assert_eq!(shape, "1/9984/9984");
+}

@@ -83,6 +83,9 @@ pub struct Flags {
     /// Written once the sockets are open
     #[arg(long = "pidfile", value_name = "FILE")]
     pid_file: Option<String>,
+    /// Where a new version finds the one it takes over from; empty: nowhere
+    #[arg(long = "handover", value_name = "DIR", default_value = "/run/doorstep")]
+    handover: String,
     /// Accepted; changes are taken up without a signal
     #[arg(long = "reloadwithsignal", value_name = SWITCH, default_value = "false", value_parser = parse_bool, action = ArgAction::Set)]
     reload_with_signal: bool,
@@ -138,6 +141,7 @@ impl Flags {
             skip_teardown: self.skip_teardown,
             reload_with_signal: self.reload_with_signal,
             pid_file: path(self.pid_file),
+            handover: path(Some(self.handover)),
             dns_port: self.dns_port,
             quiet: self.quiet,
             prometheus: self.prometheus,

@@ -42,6 +42,7 @@ fn the_stock_manifest() {
             skip_teardown: false,
             reload_with_signal: false,
             pid_file: Some("/tmp/node-cache.pid".into()),
+            handover: Some("/run/doorstep".into()),
             dns_port: 53,
             quiet: false,
             prometheus: ":9253".into(),
@@ -130,9 +131,13 @@ fn flags_without_effect_warn() {
 }
 
 #[test]
-fn health_port_comes_from_flag_then_corefile() {
-    let port = |line: &str, corefile| args(line).node(corefile).health_port;
-    assert_eq!(port("-localip ::1", None), 8080);
-    assert_eq!(port("-localip ::1", Some(9254)), 9254);
-    assert_eq!(port("-localip ::1 -health-port 3989", Some(9254)), 3989);
+fn the_health_port_of_the_rules() {
+    assert_eq!(args("-localip ::1").node().health_port, 8080);
+    assert_eq!(args("-localip ::1 -health-port 3989").node().health_port, 3989);
+}
+
+#[test]
+fn hand_over_can_be_turned_off() {
+    assert_eq!(args("-localip ::1 -handover=").handover, None);
+    assert_eq!(args("-localip ::1 -handover /x").handover, Some("/x".into()));
 }

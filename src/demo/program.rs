@@ -170,7 +170,7 @@ fn doorstep(options: &Options, directory: &Path, base: &Path) -> Vec<OsString> {
     line.extend(["-localip".into(), addresses.into()]);
     line.extend(["-basecorefile".into(), base.into()]);
     line.extend(["-conf".into(), directory.join("Corefile").into()]);
-    line.extend(["-upstreamsvc", "kube-dns-upstream"].map(OsString::from));
+    line.extend(["-upstreamsvc", "kube-dns-upstream", "-handover="].map(OsString::from));
     line
 }
 

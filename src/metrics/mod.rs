@@ -12,6 +12,7 @@
 
 mod encode;
 mod handle;
+mod inheritance;
 mod label;
 pub mod names;
 mod process;

@@ -232,9 +232,16 @@ families! {
         "1 while queries of this zone come back to us.";
     DRIFT_REPAIRS: Counter, Unstable, "doorstep_drift_repairs_total" ["kind"]
         "Links, addresses or rules that had vanished and were put back.";
+    WORKER_STARTS: Counter, Unstable, "doorstep_worker_starts_total" ["cause"]
+        "Worker processes started: the first one, and replacements.";
+    RELAYED_QUERIES: Counter, Unstable, "doorstep_relayed_queries_total" ["proto"]
+        "Queries and connections passed to the upstream while no worker answered.";
     LOG_DROPPED: Counter, Unstable, "doorstep_log_dropped_total" []
         "Log lines dropped because the log could not keep up.";
 }
+
+/// The writer under which totals stand that another process counts.
+pub const OUTSIDE: &str = "outside";
 
 /// The `errortype` values of [`SETUP_ERRORS`]; all of them are there from the start, at 0.
 pub const SETUP_ERROR_TYPES: [&str; 5] =

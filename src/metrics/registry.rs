@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::handle::{Counter, Gauge, Handle, Histogram};
+use super::inheritance::{self, Inherited};
 use super::names::{self, Description, Metric};
 use super::shard::{ZoneLabels, ZoneShard};
 use super::snapshot::Snapshot;
@@ -26,6 +27,8 @@ struct Inner {
     functions: BTreeMap<u64, Function>,
     registered: u64,
     shards: BTreeMap<(ZoneLabels, String), Arc<ZoneShard>>,
+    /// From the process before.
+    inherited: Vec<Inherited>,
 }
 
 /// A gauge that is computed at scrape time.
@@ -59,9 +62,24 @@ impl<M: Handle> Series<M> {
         Arc::clone(&self.0.entry(key).or_insert_with(create).1)
     }
 
-    fn collect(&self, into: &mut Snapshot) {
-        for (key, (family, handle)) in &self.0 {
+    /// Leaves out what `is_wanted` says no to, given the writer.
+    fn collect(&self, into: &mut Snapshot, is_wanted: impl Fn(&str) -> bool) {
+        for (key, (family, handle)) in self.0.iter().filter(|(key, _)| is_wanted(&key.writer)) {
             into.add(family, &borrowed(&key.labels), handle.value());
+        }
+    }
+}
+
+impl Inner {
+    /// Counters and histograms.
+    fn count(&self, snapshot: &mut Snapshot, is_wanted: impl Fn(&str) -> bool) {
+        self.counters.collect(snapshot, &is_wanted);
+        self.histograms.collect(snapshot, &is_wanted);
+        for ((labels, _), shard) in &self.shards {
+            shard.collect(labels, snapshot);
+        }
+        for Inherited { family, labels, value } in &self.inherited {
+            snapshot.add(family, &borrowed(labels), value.clone());
         }
     }
 }
@@ -160,12 +178,8 @@ impl Registry {
         process::collect(&mut snapshot);
         let functions = {
             let inner = self.lock();
-            inner.counters.collect(&mut snapshot);
-            inner.gauges.collect(&mut snapshot);
-            inner.histograms.collect(&mut snapshot);
-            for ((labels, _), shard) in &inner.shards {
-                shard.collect(labels, &mut snapshot);
-            }
+            inner.count(&mut snapshot, |_| true);
+            inner.gauges.collect(&mut snapshot, |_| true);
             inner.functions.clone()
         };
         // Outside the lock: what `read` does is not ours. Ids ascend, so the latest one stays.
@@ -176,6 +190,18 @@ impl Registry {
             snapshot.number(function.family, &labels, (function.read)());
         }
         encode::encode(&snapshot)
+    }
+
+    /// All that this process and those before it have counted, for [`Registry::inherit`] in the next.
+    pub fn totals(&self) -> String {
+        let mut snapshot = Snapshot::default();
+        self.lock().count(&mut snapshot, |writer| writer != names::OUTSIDE);
+        inheritance::write(&snapshot)
+    }
+
+    /// Goes on counting from the [`Registry::totals`] of the process before, in place of any given earlier.
+    pub fn inherit(&self, totals: &str) {
+        self.lock().inherited = inheritance::read(totals);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -26,7 +26,7 @@ pub struct ZoneLabels {
 struct Tally(AtomicU64);
 
 impl Tally {
-    #[inline]
+    #[inline(always)]
     fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
@@ -44,7 +44,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    #[inline]
+    #[inline(always)]
     fn observe(&self, size: usize) {
         // `get`, because the compiler cannot see that a bucket is always in range.
         if let Some(count) = self.counts.get(size_bucket(size)) {
@@ -74,7 +74,7 @@ static SMALL_SIZES: [u8; 512] = {
 };
 
 /// The bucket of a message size.
-#[inline]
+#[inline(always)]
 fn size_bucket(size: usize) -> usize {
     SMALL_SIZES.get(size).map_or_else(|| large_size_bucket(size), |bucket| usize::from(*bucket))
 }
@@ -85,7 +85,7 @@ fn large_size_bucket(size: usize) -> usize {
 }
 
 /// The bucket of a duration. The bounds double from 250 µs, so the bit length finds it; hits are below.
-#[inline]
+#[inline(always)]
 fn duration_bucket(ns: u64) -> usize {
     if ns <= 250_000 {
         return 0;
@@ -131,7 +131,7 @@ impl ZoneShard {
     }
 
     /// Counts a query of `size` octets.
-    #[inline]
+    #[inline(always)]
     pub fn request(&self, transport: Transport, family: Family, qtype: u16, size: usize, dnssec_ok: bool) {
         let by_type = &self.requests[transport as usize][family as usize];
         if let Some(requests) = by_type.get(qtype_slot(qtype)) {
@@ -143,7 +143,7 @@ impl ZoneShard {
 
     /// Counts a reply of `size` octets that was sent `duration_ns` after its query came in; `rcode` is
     /// the extended response code.
-    #[inline]
+    #[inline(always)]
     pub fn response(&self, transport: Transport, rcode: u16, by: AnsweredBy, size: usize, duration_ns: u64) {
         self.responses[usize::from(rcode).min(RCODES)][by as usize].add(1);
         self.response_sizes[transport as usize].observe(size);
@@ -152,7 +152,7 @@ impl ZoneShard {
     }
 
     /// Counts a look-up that found a usable answer, fresh or stale.
-    #[inline]
+    #[inline(always)]
     pub fn cache_hit(&self, store: CacheType) {
         self.cache_hits[store as usize].add(1);
     }

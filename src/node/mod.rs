@@ -118,6 +118,11 @@ impl Node {
         self.served = self.config.local_ips.iter().filter(|ip| addresses.contains(ip)).copied().collect();
     }
 
+    /// The port of the health check, for the rules.
+    pub fn set_health_port(&mut self, port: u16) {
+        self.config.health_port = port;
+    }
+
     /// Installs the rules that are missing and from now on keeps them. Returns how many were missing.
     /// Without `-setupiptables` nothing happens.
     ///

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::metrics::{Family, Transport};
-use crate::wire::{MAX_MESSAGE, Query};
+use crate::wire::{Edns, MAX_MESSAGE};
 
 /// Octets of UDP payload in the longest IPv4 packet: 65 535 less both headers.
 const MAX_DATAGRAM_V4: usize = 65_535 - 20 - 8;
@@ -23,17 +23,18 @@ pub struct Client {
 
 impl Client {
     /// Of the client's address.
+    #[inline(always)]
     pub fn family(&self) -> Family {
         if self.peer.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
-    /// Octets a reply to `query` may have.
-    #[inline]
-    pub fn limit(&self, query: &Query<'_>, bufsize: Option<u16>) -> usize {
+    /// Octets a reply to a query with `edns` may have.
+    #[inline(always)]
+    pub fn limit(&self, edns: Option<Edns>, bufsize: Option<u16>) -> usize {
         let takes = match (self.transport, bufsize) {
             (Transport::Tcp, _) => return MAX_MESSAGE,
-            (Transport::Udp, None) => query.udp_limit(),
-            (Transport::Udp, Some(cap)) => query.udp_limit().min(usize::from(cap)),
+            (Transport::Udp, None) => Edns::udp_limit(edns),
+            (Transport::Udp, Some(cap)) => Edns::udp_limit(edns).min(usize::from(cap)),
         };
         // The kernel refuses to send more, whatever the client says it takes.
         takes.min(if self.peer.is_ipv4() { MAX_DATAGRAM_V4 } else { MAX_DATAGRAM_V6 })

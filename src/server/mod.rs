@@ -31,7 +31,7 @@ mod tests;
 mod udp;
 pub mod zones;
 
-pub use batch::{Batch, Origin, Wake};
+pub use batch::{Batch, Origin, Outbox, Wake};
 pub use client::Client;
 pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
 pub use errors::ErrorLog;

@@ -56,41 +56,41 @@ impl Responder {
     pub fn answer(
         &mut self,
         zones: &Zones,
-        client: Client,
+        client: &Client,
         packet: &[u8],
-        timing: Timing,
+        timing: &Timing,
         out: &mut [u8],
     ) -> Outcome {
         let query = match Query::parse(packet) {
             Ok(query) => query,
-            Err(rejected) => return reject(out, packet, rejected),
+            Err(_) => return reject(out, packet),
         };
         self.key.set(&query);
         let Some(zone) = zones.find(self.key.name(), query.qtype()) else {
-            return refuse(&zones.dropped, client, query, Rcode::REFUSED, out);
+            return refuse(&zones.dropped, client, packet, Rcode::REFUSED, out);
         };
         if query.qclass() != CLASS_IN && !zones.any_class {
-            return refuse(&zones.dropped, client, query, Rcode::REFUSED, out);
+            return refuse(&zones.dropped, client, packet, Rcode::REFUSED, out);
         }
         if query.edns().is_some_and(|edns| edns.version != 0) {
-            return refuse(&zones.dropped, client, query, Rcode::BADVERS, out);
+            return refuse(&zones.dropped, client, packet, Rcode::BADVERS, out);
         }
-        self.look_up(zone, client, query, timing, out)
+        self.look_up(zone, client, &query, timing, out)
     }
 
     #[inline(always)]
     fn look_up(
         &self,
         zone: &Arc<Zone>,
-        client: Client,
-        query: Query<'_>,
-        timing: Timing,
+        client: &Client,
+        query: &Query<'_>,
+        timing: &Timing,
         out: &mut [u8],
     ) -> Outcome {
         let miss = |stale| Outcome::Miss { zone: zone.clone(), stale };
         let cache = match &zone.block.cache {
             Some(cache) if cache.covers(&self.key) && query.is_cacheable() => cache,
-            _ if zone.block.empty => return refuse(&zone.shard, client, query, Rcode::REFUSED, out),
+            _ if zone.block.empty => return refuse(&zone.shard, client, query.octets(), Rcode::REFUSED, out),
             _ => return miss(None),
         };
         let mut terms = Terms { ttl: Some(0), authoritative: true, extended_error: None };
@@ -109,7 +109,7 @@ impl Responder {
             }
             Lookup::Stale { outline, mode: StaleMode::Verify, .. } => {
                 zone.shard.cache_miss();
-                return miss(Answer::restore(outline, out));
+                return miss(Answer::restore(outline, self.key.question(), out));
             }
             Lookup::Miss => {
                 zone.shard.cache_miss();
@@ -120,29 +120,23 @@ impl Responder {
             Store::Success => CacheType::Success,
             Store::Denial => CacheType::Denial,
         });
-        let limit = || client.limit(&{ query }, zone.block.bufsize);
-        let len = Reply::from_octets(out, &query, outline, terms, limit);
+        let edns = query.edns();
+        let limit = || client.limit(edns, zone.block.bufsize);
+        let len = Reply::from_octets(out, query, outline, terms, limit);
         let sent = Sent { rcode: outline.rcode(), by: AnsweredBy::Cache, duration_ns: timing.hit_ns };
-        count(&zone.shard, client, &query, len, sent);
+        count(&zone.shard, client, query, len, sent);
         if !zone.block.log.is_off() {
-            self.log(zone, client, query, &out[..len], sent.rcode, timing.arrived_ns);
+            self.log(zone, client, query.octets(), &out[..len], sent.rcode, timing.arrived_ns);
         }
         Outcome::Reply { len, refresh: refresh.then(|| zone.clone()) }
     }
 
-    /// What is not on the way of every hit takes the query by value: it can then stay in registers.
+    /// What is not on the way of every hit reads the packet again: the query can then stay in registers.
     #[inline(never)]
-    fn log(
-        &self,
-        zone: &Zone,
-        client: Client,
-        query: Query<'_>,
-        reply: &[u8],
-        rcode: Rcode,
-        arrived_ns: u64,
-    ) {
+    fn log(&self, zone: &Zone, client: &Client, packet: &[u8], reply: &[u8], rcode: Rcode, arrived_ns: u64) {
+        let Ok(query) = Query::parse(packet) else { return };
         zone.block.log.log(&Answered {
-            client,
+            client: *client,
             query: &query,
             name: self.key.name(),
             reply,
@@ -167,14 +161,15 @@ pub struct Sent {
 }
 
 /// Counts a query and its reply of `len` octets.
-#[inline]
-pub fn count(shard: &ZoneShard, client: Client, query: &Query<'_>, len: usize, sent: Sent) {
+#[inline(always)]
+pub fn count(shard: &ZoneShard, client: &Client, query: &Query<'_>, len: usize, sent: Sent) {
     shard.request(client.transport, client.family(), query.qtype(), query.len(), query.dnssec_ok());
     shard.response(client.transport, sent.rcode.0, sent.by, len, sent.duration_ns);
 }
 
 #[cold]
-fn reject(out: &mut [u8], packet: &[u8], rejected: Rejected) -> Outcome {
+fn reject(out: &mut [u8], packet: &[u8]) -> Outcome {
+    let rejected = Query::parse(packet).err().unwrap_or(Rejected::Malformed);
     match Reply::reject(out, packet, rejected) {
         Some(len) => Outcome::Reply { len, refresh: None },
         None => Outcome::Ignore(rejected),
@@ -182,7 +177,11 @@ fn reject(out: &mut [u8], packet: &[u8], rejected: Rejected) -> Outcome {
 }
 
 #[cold]
-fn refuse(shard: &ZoneShard, client: Client, query: Query<'_>, rcode: Rcode, out: &mut [u8]) -> Outcome {
+fn refuse(shard: &ZoneShard, client: &Client, packet: &[u8], rcode: Rcode, out: &mut [u8]) -> Outcome {
+    let query = match Query::parse(packet) {
+        Ok(query) => query,
+        Err(rejected) => return Outcome::Ignore(rejected),
+    };
     let len = Reply::error(out, &query, rcode, None);
     count(shard, client, &query, len, Sent { rcode, by: AnsweredBy::Server, duration_ns: 0 });
     Outcome::Reply { len, refresh: None }

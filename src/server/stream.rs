@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -63,13 +62,13 @@ impl Streams {
         })
     }
 
-    /// The time-outs of its connections.
-    pub fn timeouts(&self) -> Timeouts {
-        self.timeouts
+    /// Open connections.
+    pub fn open(&self) -> i64 {
+        self.open.get()
     }
 
     /// Accepts connections until the task is dropped. Connections live on.
-    pub async fn serve(self: Rc<Self>, listener: TcpListener, zones: Arc<ArcSwap<Zones>>) {
+    pub async fn serve(self: Rc<Self>, listener: TcpListener, zones: Arc<Zones>) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => self.start(stream, peer, zones.clone()),
@@ -81,7 +80,7 @@ impl Streams {
         }
     }
 
-    fn start(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, zones: Arc<ArcSwap<Zones>>) {
+    fn start(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, zones: Arc<Zones>) {
         let place = self.places.clone().try_acquire_owned().ok();
         let (Some(place), Some(pass)) = (place, self.clients.enter(peer.ip())) else {
             self.refused.inc();
@@ -97,7 +96,7 @@ impl Streams {
         });
     }
 
-    async fn converse(&self, stream: TcpStream, client: Client, zones: Arc<ArcSwap<Zones>>) {
+    async fn converse(&self, stream: TcpStream, client: Client, zones: Arc<Zones>) {
         let (reader, writer) = stream.into_split();
         let (replies, frames) = mpsc::channel(PIPELINE);
         let write = write_frames(writer, frames, self.timeouts.write);
@@ -115,7 +114,7 @@ impl Streams {
         &self,
         mut reader: impl AsyncRead + Unpin,
         client: Client,
-        zones: Arc<ArcSwap<Zones>>,
+        zones: Arc<Zones>,
         replies: mpsc::Sender<Frame>,
     ) {
         let pipeline = Arc::new(Semaphore::new(PIPELINE));
@@ -129,7 +128,7 @@ impl Streams {
             } {
                 let Ok(permit) = pipeline.clone().acquire_owned().await else { return };
                 let slot = ReplySlot::new(replies.clone(), permit);
-                self.answer(&mut responder, &zones.load(), client, packet, slot);
+                self.answer(&mut responder, &zones, client, packet, slot);
                 deadline = Instant::now() + self.timeouts.idle;
             }
             match timeout_at(deadline, poll_fn(|context| frames.poll_fill(&mut reader, context))).await {
@@ -156,7 +155,7 @@ impl Streams {
         let timing = Timing { now: self.clock.now(), arrived_ns, hit_ns: 0 };
         let miss = |zone, stale, reply_to| Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
         let mut out = self.scratch.borrow_mut();
-        match responder.answer(zones, client, packet, timing, &mut out) {
+        match responder.answer(zones, &client, packet, &timing, &mut out) {
             Outcome::Reply { len, refresh } => {
                 slot.fill(&out[..len]);
                 if let Some(zone) = refresh {

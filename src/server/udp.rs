@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Origin, Wake};
@@ -40,8 +39,8 @@ const STACK: usize = 256 * 1024;
 pub struct UdpWorker {
     /// Its socket, bound to a concrete or a wildcard address.
     pub socket: Arc<UdpSocket>,
-    /// The zones on that address; replaced on reload.
-    pub zones: Arc<ArcSwap<Zones>>,
+    /// The zones on that address.
+    pub zones: Arc<Zones>,
     /// Where misses go.
     pub misses: mpsc::Sender<Miss>,
     /// Who hears of clients that are refused.
@@ -121,10 +120,10 @@ impl UdpThread {
 
 impl Running {
     fn run(&mut self, mut batch: Batch, stop: &AtomicBool) {
-        let socket = self.worker.socket.clone();
+        let (socket, zones) = (self.worker.socket.clone(), self.worker.zones.clone());
         while !stop.load(Relaxed) {
             match batch.receive(&socket) {
-                Ok(received) => self.handle(&mut batch, received),
+                Ok(received) => self.handle(&mut batch, received, &zones),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::warn!("receive: {error}");
@@ -133,26 +132,25 @@ impl Running {
             }
         }
         while let Ok(received) = batch.receive_waiting(&socket) {
-            self.handle(&mut batch, received);
+            self.handle(&mut batch, received, &zones);
         }
     }
 
     /// A bug that a query triggers costs its batch, not the node's DNS.
-    fn handle(&mut self, batch: &mut Batch, received: usize) {
-        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(batch, received)));
+    fn handle(&mut self, batch: &mut Batch, received: usize, zones: &Zones) {
+        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(batch, received, zones)));
         if answered.is_err() {
             self.counters.panics.inc();
         }
     }
 
-    fn answer(&mut self, batch: &mut Batch, received: usize) {
+    fn answer(&mut self, batch: &mut Batch, received: usize, zones: &Zones) {
         let arrived_ns = clock::nanoseconds();
-        let zones = self.worker.zones.load();
         for slot in 0..received {
             if !batch.has_room() {
                 self.send(batch);
             }
-            self.answer_one(batch, slot, &zones, arrived_ns);
+            self.answer_one(batch, slot, zones, arrived_ns);
         }
         self.send(batch);
         self.batches += 1;
@@ -170,7 +168,7 @@ impl Running {
         let client = Client { peer, local, transport: Transport::Udp };
         let timing = Timing { now: Moment(arrived_ns / 1_000_000), arrived_ns, hit_ns: self.hit_ns };
         let (packet, room) = batch.packet_and_room(slot);
-        match self.responder.answer(zones, client, packet, timing, room) {
+        match self.responder.answer(zones, &client, packet, &timing, room) {
             Outcome::Reply { len, refresh } => {
                 if let Some(zone) = refresh {
                     let miss = Miss { packet: packet.into(), zone, arrived_ns, stale: None, reply_to: None };

@@ -106,13 +106,18 @@ impl Zones {
     ///
     /// DS records live above a zone cut (RFC 4035 §3.1.4.1), so DS queries go to the shortest match
     /// that is not the root, as CoreDNS sends them.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, name: &[u8], qtype: u16) -> Option<&Arc<Zone>> {
-        let mut matching = self.zones.iter().filter(|zone| zone.origin.contains(name));
         if qtype == record_type::DS {
-            let shortest = matching.clone().rfind(|zone| !zone.origin.is_root());
-            return shortest.or_else(|| matching.next_back());
+            return self.find_above_cut(name);
         }
-        matching.next()
+        self.zones.iter().find(|zone| zone.origin.contains(name))
+    }
+
+    #[cold]
+    fn find_above_cut(&self, name: &[u8]) -> Option<&Arc<Zone>> {
+        let mut matching = self.zones.iter().rev().filter(|zone| zone.origin.contains(name));
+        let shortest = matching.clone().find(|zone| !zone.origin.is_root());
+        shortest.or_else(|| matching.next())
     }
 }

@@ -6,11 +6,14 @@ use super::query::{question_end, same_question};
 
 /// Most records one message may have to be kept; more are passed on and not cached.
 pub(super) const MAX_RECORDS: usize = 4096;
+/// Octets before the records: flags and three counts, as in a header without id and number of questions.
+pub(super) const HEAD: usize = 8;
 
-/// A response: header, question and records as the upstream wrote them, without its OPT.
+/// A response: flags, counts and records as the upstream wrote them, without its OPT. A reply's id and
+/// question are the client's, so they are not kept.
 ///
-/// The offsets of the TTL fields stand, two octets each, behind the message in the same
-/// allocation; they are also what finds a record's end when a reply must be cut.
+/// The offsets of the TTL fields, counted from the first record, stand behind the records, two octets each;
+/// they are also what finds a record's end when a reply must be cut.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     octets: Box<[u8]>,
@@ -28,14 +31,14 @@ pub struct Outline(u64);
 pub enum Kind {
     /// NOERROR with answer records.
     Success,
-    /// NOERROR without answer records but with an SOA (RFC 2308 §2.2).
-    NoData,
-    /// NXDOMAIN with an SOA (RFC 2308 §2.1).
-    NxDomain,
     /// NOERROR that names other servers (RFC 2308 §2.2).
     Delegation,
     /// NOERROR with neither answer, SOA nor delegation.
     Empty,
+    /// NOERROR without answer records but with an SOA (RFC 2308 §2.2).
+    NoData,
+    /// NXDOMAIN with an SOA (RFC 2308 §2.1).
+    NxDomain,
     /// SERVFAIL or NOTIMP.
     ServerFailure,
     /// Anything else; not cached.
@@ -99,16 +102,22 @@ impl Answer {
         let kind = kind(flags, rcode, u16_at(message, 6).unwrap_or(0), &walk.authority);
         let lifetime = walk.lifetime;
         let ttls = walk.ttls.len();
-        let (octets, len) = walk.assemble(message)?;
-        let outline = Outline::new(len, ttls, question_end, rcode, kind);
+        let (octets, records) = walk.assemble(message, question_end)?;
+        let outline = Outline::new(records, ttls, rcode, kind);
         Ok((Answer { octets, outline }, lifetime))
     }
 
-    /// An answer that was kept elsewhere: its outline, and exactly the octets that go with it.
-    ///
-    /// `None` if there are fewer.
-    pub fn restore(outline: Outline, octets: &[u8]) -> Option<Answer> {
-        Some(Answer { octets: octets.get(..outline.octets())?.into(), outline })
+    /// The answer to `question` whose outline was kept elsewhere, and whose octets stand at their
+    /// [`place`](Answer::place) in `out`. `None` if there are fewer.
+    pub fn restore(outline: Outline, question: &[u8], out: &[u8]) -> Option<Answer> {
+        let octets = out.get(Answer::place(question)..)?.get(..outline.octets())?;
+        Some(Answer { octets: octets.into(), outline })
+    }
+
+    /// Where in a reply to `question` an answer's octets are put, so that its records are where they belong.
+    #[inline]
+    pub fn place(question: &[u8]) -> usize {
+        HEADER + question.len() - HEAD
     }
 
     /// What goes with [`Answer::octets`].
@@ -117,7 +126,7 @@ impl Answer {
         self.outline
     }
 
-    /// The message, without OPT, and behind it the offsets of its TTL fields.
+    /// Flags, counts of records and the records, without OPT, and behind them the offsets of their TTL fields.
     #[inline]
     pub fn octets(&self) -> &[u8] {
         &self.octets
@@ -138,23 +147,21 @@ impl Answer {
     /// The upstream's flags.
     #[inline]
     pub fn flags(&self) -> Flags {
-        Flags::of(&self.octets)
+        Flags(u16_at(&self.octets, 0).unwrap_or(0))
     }
 }
 
 impl Outline {
     const TTLS: u32 = 16;
-    const QUESTION_END: u32 = 32;
-    const RCODE: u32 = 44;
-    const KIND: u32 = 56;
+    const RCODE: u32 = 32;
+    const KIND: u32 = 48;
 
-    /// The widths hold what [`Walk`] lets through: a length of 16 bits, [`MAX_RECORDS`] TTLs, a name of
-    /// 255 octets, and a response code of 12 bits (RFC 6891 §6.1.3).
-    fn new(len: u16, ttls: usize, question_end: usize, rcode: Rcode, kind: Kind) -> Outline {
+    /// The widths hold what [`Walk`] lets through: a length of 16 bits, [`MAX_RECORDS`] TTLs, and a response
+    /// code of 12 bits (RFC 6891 §6.1.3).
+    fn new(records: u16, ttls: usize, rcode: Rcode, kind: Kind) -> Outline {
         Outline(
-            u64::from(len)
+            u64::from(records)
                 | (ttls as u64) << Outline::TTLS
-                | (question_end as u64) << Outline::QUESTION_END
                 | u64::from(rcode.0) << Outline::RCODE
                 | (kind as u64) << Outline::KIND,
         )
@@ -172,22 +179,22 @@ impl Outline {
         Outline(bits)
     }
 
-    /// Length of the message and the offsets behind it.
+    /// Length of what is kept: head, records and offsets.
     #[inline]
     pub fn octets(self) -> usize {
-        self.len() + 2 * (self.0 >> Outline::TTLS & 0xffff) as usize
+        HEAD + self.records() + self.offsets()
     }
 
-    /// Length of the message.
+    /// Length of the records.
     #[inline]
-    pub(super) fn len(self) -> usize {
+    pub(super) fn records(self) -> usize {
         (self.0 & 0xffff) as usize
     }
 
-    /// Offset after the question.
+    /// Length of the offsets behind them.
     #[inline]
-    pub fn question_end(self) -> usize {
-        (self.0 >> Outline::QUESTION_END & 0xfff) as usize
+    pub(super) fn offsets(self) -> usize {
+        2 * (self.0 >> Outline::TTLS & 0xffff) as usize
     }
 
     /// The response code, the OPT's part included.
@@ -199,21 +206,19 @@ impl Outline {
     /// What the answer says.
     #[inline]
     pub fn kind(self) -> Kind {
-        const KINDS: [Kind; 8] = [
-            Kind::Success,
-            Kind::NoData,
-            Kind::NxDomain,
-            Kind::Delegation,
-            Kind::Empty,
-            Kind::ServerFailure,
-            Kind::Other,
-            Kind::Other,
-        ];
-        KINDS[(self.0 >> Outline::KIND & 7) as usize]
+        match self.0 >> Outline::KIND {
+            0 => Kind::Success,
+            1 => Kind::Delegation,
+            2 => Kind::Empty,
+            3 => Kind::NoData,
+            4 => Kind::NxDomain,
+            5 => Kind::ServerFailure,
+            _ => Kind::Other,
+        }
     }
 }
 
-/// Offsets of TTL fields as they stand behind a message.
+/// Offsets of TTL fields as they stand behind the records.
 #[inline]
 pub(super) fn ttl_offsets(octets: &[u8]) -> impl ExactSizeIterator<Item = usize> + '_ {
     octets.as_chunks::<2>().0.iter().map(|pair| usize::from(u16::from_ne_bytes(*pair)))
@@ -227,7 +232,7 @@ impl std::fmt::Debug for Answer {
 
 impl std::fmt::Debug for Outline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {:?}, {} octets", self.rcode(), self.kind(), self.len())
+        write!(f, "{} {:?}, {} octets of records", self.rcode(), self.kind(), self.records())
     }
 }
 
@@ -323,21 +328,25 @@ impl Walk {
         Ok(())
     }
 
-    /// The message without its OPT, and the TTL offsets behind it.
-    fn assemble(self, message: &[u8]) -> Result<(Box<[u8]>, u16), Unscannable> {
+    /// Flags and counts, the records without their OPT, and the TTL offsets behind them; and the records'
+    /// length.
+    fn assemble(self, message: &[u8], question_end: usize) -> Result<(Box<[u8]>, u16), Unscannable> {
         let (opt_start, opt_end) = self.opt.map_or((self.end, self.end), |opt| (opt.start, opt.end));
-        let mut octets = Vec::with_capacity(self.end + 2 * self.ttls.len());
-        octets.extend_from_slice(&message[..opt_start]);
+        let records = self.end - question_end - (opt_end - opt_start);
+        let mut octets = Vec::with_capacity(HEAD + records + 2 * self.ttls.len());
+        octets.extend_from_slice(&message[2..4]);
+        octets.extend_from_slice(&message[6..HEADER]);
+        octets.extend_from_slice(&message[question_end..opt_start]);
         octets.extend_from_slice(&message[opt_end..self.end]);
         if self.opt.is_some() {
             let additionals = u16_at(message, 10).unwrap_or(1) - 1;
-            octets[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
+            octets[6..HEAD].copy_from_slice(&additionals.to_be_bytes());
         }
-        let len = u16::try_from(octets.len()).map_err(|_| Unscannable::Malformed)?;
         for ttl in self.ttls {
-            octets.extend_from_slice(&ttl.to_ne_bytes());
+            // It was an offset in the whole message.
+            octets.extend_from_slice(&(ttl - question_end as u16).to_ne_bytes());
         }
-        Ok((octets.into_boxed_slice(), len))
+        Ok((octets.into_boxed_slice(), u16::try_from(records).map_err(|_| Unscannable::Malformed)?))
     }
 }
 

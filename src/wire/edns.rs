@@ -49,6 +49,13 @@ impl Edns {
     /// The payload size we offer upstream: fits every path without fragments (DNS Flag Day 2020).
     pub const UPSTREAM_UDP_SIZE: u16 = 1232;
 
+    /// Octets that who sent this OPT, or none, takes in one UDP datagram: 512 without EDNS (RFC 1035 §4.2.1),
+    /// and values below that count as 512 (RFC 6891 §6.2.3).
+    #[inline(always)]
+    pub fn udp_limit(edns: Option<Edns>) -> usize {
+        edns.map_or(512, |edns| usize::from(edns.udp_size).max(512))
+    }
+
     /// Reads an OPT record; `None` when its options overrun it.
     #[inline]
     pub(super) fn read(message: &[u8], record: &Record) -> Option<Edns> {

@@ -11,8 +11,8 @@ use super::query::Query;
 const FIXED: usize = 4;
 /// Octets folded at a time.
 const VECTOR: usize = 16;
-/// Octets of a key's buffer.
-const ROOM: usize = (MAX_NAME + FIXED).next_multiple_of(VECTOR);
+/// Octets of a key's buffer: the longest question, and a line of flags and zeros behind it.
+const ROOM: usize = (MAX_NAME + FIXED + Key::LINE).next_multiple_of(Key::LINE);
 
 /// One seed for the process, so that a key's hash is good in every table, and unknown to clients.
 static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::fast::RandomState::default);
@@ -24,14 +24,14 @@ static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::f
 ///
 /// It is a buffer to be written over, so that looking up allocates nothing.
 #[derive(Clone)]
+#[repr(align(64))]
 pub struct Key {
-    hasher: foldhash::fast::RandomState,
-    hash: u64,
-    /// DO, CD and RD.
-    flags: u8,
-    /// Of the question.
-    len: usize,
+    /// The question, an octet of flags, and zeros to the end of the line at least.
     octets: [u8; ROOM],
+    /// Of the name in front.
+    name: usize,
+    hash: u64,
+    hasher: foldhash::fast::RandomState,
 }
 
 /// A [`Key`] to be kept: 24 octets and the question's own.
@@ -43,11 +43,14 @@ pub struct StoredKey {
 
 impl Default for Key {
     fn default() -> Key {
-        Key { hasher: HASHER.clone(), hash: 0, flags: 0, len: 0, octets: [0; ROOM] }
+        Key { octets: [0; ROOM], name: 0, hash: 0, hasher: HASHER.clone() }
     }
 }
 
 impl Key {
+    /// Octets of which a key fills a whole number: a cache line.
+    pub const LINE: usize = 64;
+
     const DNSSEC_OK: u8 = 1;
     const CHECKING_DISABLED: u8 = 2;
     const RECURSION_DESIRED: u8 = 4;
@@ -62,26 +65,54 @@ impl Key {
     /// Overwrites this key with that of `query`.
     #[inline(always)]
     pub fn set(&mut self, query: &Query<'_>) {
-        let flags = query.flags();
         let question = query.question();
         self.fold(question);
         // Type and class are numbers and have no case.
         if let Some((name, fixed)) = question.split_last_chunk::<FIXED>() {
             self.octets[name.len()..question.len()].copy_from_slice(fixed);
+            self.name = name.len();
         }
-        self.len = question.len();
-        self.flags = (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
-            | (u8::from(flags.has(Flags::CD)) * Key::CHECKING_DISABLED)
-            | (u8::from(flags.has(Flags::RD)) * Key::RECURSION_DESIRED);
+        if let Some(line) = self.octets.get_mut(question.len()..).and_then(|behind| behind.first_chunk_mut())
+        {
+            *line = [0; Key::LINE];
+            line[0] = Key::flags_of(query);
+        }
+        self.seal(question.len());
+    }
+
+    /// The key whose [`Key::lines`] are at the front of `octets`; `None`: there are no such lines.
+    pub fn restore(octets: &[u8]) -> Option<Key> {
+        let mut name = 0;
+        while let length @ 1.. = usize::from(*octets.get(name)?) {
+            name += 1 + length;
+        }
+        let question = name + 1 + FIXED;
+        if question > MAX_NAME + FIXED {
+            return None;
+        }
+        let mut key = Key { name: name + 1, ..Key::default() };
+        key.octets[..=question].copy_from_slice(octets.get(..=question)?);
+        key.seal(question);
+        Some(key)
+    }
+
+    /// Hashes the lines, of which the first `question` octets are the question.
+    #[inline(always)]
+    fn seal(&mut self, question: usize) {
         let mut hasher = self.hasher.build_hasher();
-        let question = self.question();
-        for vector in question.as_chunks::<VECTOR>().0 {
+        for vector in self.octets.as_chunks::<VECTOR>().0.get(..question / VECTOR + 1).unwrap_or(&[]) {
             hasher.write_u128(u128::from_ne_bytes(*vector));
         }
-        if let Some(last) = self.octets[..question.len().max(VECTOR)].last_chunk::<VECTOR>() {
-            hasher.write_u128(u128::from_ne_bytes(*last) ^ u128::from(self.flags) << 64);
-        }
         self.hash = hasher.finish();
+    }
+
+    /// DO, CD and RD as bits.
+    #[inline]
+    fn flags_of(query: &Query<'_>) -> u8 {
+        let flags = query.flags();
+        (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
+            | (u8::from(flags.has(Flags::CD)) * Key::CHECKING_DISABLED)
+            | (u8::from(flags.has(Flags::RD)) * Key::RECURSION_DESIRED)
     }
 
     /// Copies `question` in lower case, by the vector. Length octets are at most 63 and 'A' is 65: folding
@@ -105,19 +136,19 @@ impl Key {
     /// The name, lower case, uncompressed wire octets.
     #[inline]
     pub fn name(&self) -> &[u8] {
-        self.question().split_last_chunk::<FIXED>().map_or(&[], |(name, _)| name)
+        &self.octets[..self.name]
     }
 
     /// The question section: name, type and class.
     #[inline]
     pub fn question(&self) -> &[u8] {
-        &self.octets[..self.len]
+        &self.octets[..self.name + FIXED]
     }
 
-    /// DO, CD and RD as bits.
+    /// All that two keys are compared by: the question, DO, CD and RD, and zeros to the end of the last line.
     #[inline]
-    pub fn flags(&self) -> u8 {
-        self.flags
+    pub fn lines(&self) -> &[[u8; Key::LINE]] {
+        &self.octets.as_chunks().0[..(self.name + FIXED) / Key::LINE + 1]
     }
 
     /// A hash of all of it, seeded anew in every process.
@@ -128,7 +159,7 @@ impl Key {
 
     /// A copy to keep.
     pub fn to_stored(&self) -> StoredKey {
-        StoredKey { hash: self.hash, octets: [self.question(), &[self.flags]].concat().into() }
+        StoredKey { hash: self.hash, octets: self.octets[..=self.name + FIXED].into() }
     }
 }
 

@@ -120,7 +120,7 @@ impl Name {
 
     /// Whether `name`, folded wire octets as a [`Query`](super::Query) gives them, is this name or
     /// below it.
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, name: &[u8]) -> bool {
         let Some((above, tail)) =
             name.len().checked_sub(self.0.len()).and_then(|at| name.split_at_checked(at))
@@ -150,8 +150,28 @@ fn same_by<const N: usize>(one: &[u8], other: &[u8]) -> Option<bool> {
     Some(one_last == other_last && pairs.all(|(one, other)| one == other))
 }
 
+/// Copies `from` to `to`, which is as long, by the vector or word, for the same reasons.
+#[inline(always)]
+pub(super) fn copy_octets(to: &mut [u8], from: &[u8]) {
+    if !copy_by::<16>(to, from) && !copy_by::<8>(to, from) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    }
+}
+
+/// Does what [`copy_octets`] does, unless there are fewer than `N` octets.
+#[inline(always)]
+fn copy_by<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    let (Some(to_last), Some(from_last)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) else {
+        return false;
+    };
+    *to_last = *from_last;
+    let pairs = to.as_chunks_mut::<N>().0.iter_mut().zip(from.as_chunks::<N>().0);
+    pairs.for_each(|(to, from)| *to = *from);
+    true
+}
+
 /// Whether `above`, the front of an uncompressed name, ends with a whole label.
-#[inline]
+#[inline(always)]
 fn on_label_boundary(above: &[u8]) -> bool {
     let mut at = 0;
     while let Some(len) = above.get(at) {

@@ -13,8 +13,10 @@ use super::name::MAX_NAME;
 pub struct Query<'p> {
     packet: &'p [u8],
     question: &'p [u8],
-    qtype: u16,
+    header: &'p [u8; HEADER],
     flags: Flags,
+    qtype: u16,
+    qclass: u16,
     edns: Option<Edns>,
     /// There are records besides the question and an OPT.
     has_records: bool,
@@ -96,7 +98,11 @@ impl<'p> Query<'p> {
         }
         let question_end = question_end(packet).ok_or(Rejected::Malformed)?;
         let question = packet.get(HEADER..question_end).ok_or(Rejected::Malformed)?;
-        let qtype = question.last_chunk::<4>().map_or(0, |fixed| u16::from_be_bytes([fixed[0], fixed[1]]));
+        let [.., type_high, type_low, class_high, class_low] = *question else {
+            return Err(Rejected::Malformed);
+        };
+        let qtype = u16::from_be_bytes([type_high, type_low]);
+        let qclass = u16::from_be_bytes([class_high, class_low]);
         let counts = &header[4..];
         let (edns, has_records) = if counts == QUESTION_ALONE {
             (None, false)
@@ -108,59 +114,65 @@ impl<'p> Query<'p> {
             let tail = Tail::read(packet, question_end, counts).ok_or(Rejected::Malformed)?;
             (tail.edns, usize::from(tail.opt.0) != question_end || tail.opt.1 != tail.end)
         };
-        Ok(Query { packet, question, qtype, flags, edns, has_records })
+        Ok(Query { packet, question, header, flags, qtype, qclass, edns, has_records })
     }
 
     /// The client's message id.
-    #[inline]
+    #[inline(always)]
     pub fn id(&self) -> [u8; 2] {
-        [self.packet[0], self.packet[1]]
+        [self.header[0], self.header[1]]
+    }
+
+    /// The message as it arrived.
+    #[inline(always)]
+    pub fn octets(&self) -> &'p [u8] {
+        self.packet
     }
 
     /// The client's flags.
-    #[inline]
+    #[inline(always)]
     pub fn flags(&self) -> Flags {
         self.flags
     }
 
     /// The question as the client spelt it: name, type, class.
-    #[inline]
+    #[inline(always)]
     pub fn question(&self) -> &'p [u8] {
         self.question
     }
 
     /// The question's name as the client spelt it, uncompressed wire octets.
-    #[inline]
+    #[inline(always)]
     pub fn name(&self) -> &'p [u8] {
         self.question.split_last_chunk::<4>().map_or(&[], |(name, _)| name)
     }
 
     /// The question's type.
-    #[inline]
+    #[inline(always)]
     pub fn qtype(&self) -> u16 {
         self.qtype
     }
 
     /// The question's class.
-    #[inline]
+    #[inline(always)]
     pub fn qclass(&self) -> u16 {
-        self.question.last_chunk::<2>().map_or(0, |class| u16::from_be_bytes(*class))
+        self.qclass
     }
 
     /// The client's OPT record.
-    #[inline]
+    #[inline(always)]
     pub fn edns(&self) -> Option<Edns> {
         self.edns
     }
 
     /// Whether the client asked for DNSSEC records (RFC 3225).
-    #[inline]
+    #[inline(always)]
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
     /// Octets of the whole message as it arrived.
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.packet.len()
     }
@@ -170,18 +182,17 @@ impl<'p> Query<'p> {
         self.packet.is_empty()
     }
 
-    /// Octets the client takes in one UDP datagram: 512 without EDNS (RFC 1035 §4.2.1), and values
-    /// below that count as 512 (RFC 6891 §6.2.3).
-    #[inline]
+    /// Octets the client takes in one UDP datagram.
+    #[inline(always)]
     pub fn udp_limit(&self) -> usize {
-        self.edns.map_or(512, |edns| usize::from(edns.udp_size).max(512))
+        Edns::udp_limit(self.edns)
     }
 
     /// Whether its answer may be shared with others: a plain question and nothing else.
     ///
     /// Transfers and notifications, and queries that carry records besides OPT, get an answer of
     /// their own.
-    #[inline]
+    #[inline(always)]
     pub fn is_cacheable(&self) -> bool {
         !self.has_records
             && self.flags().opcode() == Opcode::QUERY
@@ -246,23 +257,21 @@ pub fn same_question(one: &[u8], other: &[u8]) -> bool {
     one_fixed == other_fixed && one.eq_ignore_ascii_case(other)
 }
 
+/// The least number that is not the length of a label (RFC 1035 §2.3.4).
+const NO_LENGTH: usize = 64;
+
 /// Offset after the first question of `packet`, whose name must be uncompressed.
 #[inline(always)]
 pub(super) fn question_end(packet: &[u8]) -> Option<usize> {
     let mut at = HEADER;
-    // Pointers and what else is no length have bits above 63.
-    let mut lengths = 0;
-    loop {
-        let len = usize::from(*packet.get(at)?);
-        at += 1 + len;
-        lengths |= len;
-        if len == 0 {
-            break;
+    let last = loop {
+        let len = packet.get(at).map_or(NO_LENGTH, |len| usize::from(*len));
+        // One comparison for both: the root's length is 0, pointers and what else is no length are above 63.
+        if len.wrapping_sub(1) >= NO_LENGTH - 1 {
+            break len;
         }
-    }
-    if lengths > 63 {
-        return None;
-    }
-    let end = at + 4;
-    (at - HEADER <= MAX_NAME && end <= packet.len()).then_some(end)
+        at += 1 + len;
+    };
+    let end = at + 5;
+    (last == 0 && at - HEADER < MAX_NAME && end <= packet.len()).then_some(end)
 }

@@ -1,8 +1,9 @@
 //! The only way out for bytes that a client sees.
 
-use super::answer::{Answer, Outline, ttl_offsets};
+use super::answer::{Answer, HEAD, Outline, ttl_offsets};
 use super::edns::{Edns, ExtendedError};
 use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
+use super::name::copy_octets;
 use super::query::{Query, Rejected, same_question};
 
 /// Octets of UDP payload that every client takes (RFC 1035 §4.2.1).
@@ -26,6 +27,8 @@ pub struct Terms {
     pub extended_error: Option<ExtendedError>,
 }
 
+type Parts<'o> = ([u8; HEAD], &'o mut [u8; HEADER], &'o mut [u8], &'o mut [u8], &'o [u8]);
+
 impl Reply {
     /// Writes `answer` as the reply to `query`, in at most `limit` octets, and returns its length; 0 if
     /// `out` is too short to work in. [`REPLY_ROOM`](super::REPLY_ROOM) octets never are.
@@ -37,19 +40,21 @@ impl Reply {
         limit: usize,
     ) -> usize {
         let octets = answer.octets();
-        let Some(room) = out.get_mut(..octets.len()) else {
+        let room =
+            out.get_mut(Answer::place(query.question())..).and_then(|room| room.get_mut(..octets.len()));
+        let Some(room) = room else {
             return 0;
         };
         room.copy_from_slice(octets);
         Reply::from_octets(out, query, answer.outline(), terms, || limit)
     }
 
-    /// As [`Reply::from_answer`], where the answer's octets stand at the front of `out` already: a
-    /// cache has put them there.
+    /// As [`Reply::from_answer`], where the answer's octets stand at their [`place`](Answer::place) in `out`
+    /// already: a cache has put them there.
     ///
     /// What does not fit `limit`, which is asked for only beyond the 512 octets that everyone takes, is cut
     /// at a record's border, with TC set if an answer or authority record is missing (RFC 2181 §9).
-    #[inline]
+    #[inline(always)]
     pub fn from_octets(
         out: &mut [u8],
         query: &Query<'_>,
@@ -57,40 +62,85 @@ impl Reply {
         terms: Terms,
         limit: impl FnOnce() -> usize,
     ) -> usize {
-        let len = outline.len();
-        let Some((message, offsets)) =
-            out.get_mut(..outline.octets()).and_then(|o| o.split_at_mut_checked(len))
-        else {
+        let question = query.question();
+        let Some((head, header, place, records, offsets)) = Reply::parts(out, question, outline) else {
             return 0;
         };
+        Reply::write_header(header, head, query, outline.rcode(), terms.authoritative);
+        copy_octets(place, question);
         if let Some(ttl) = terms.ttl {
-            let ttl = ttl.to_be_bytes();
             for at in ttl_offsets(offsets) {
-                if let Some(field) = message.get_mut(at..at + 4) {
-                    field.copy_from_slice(&ttl);
+                if let Some(field) = records.get_mut(at..at + 4) {
+                    field.copy_from_slice(&ttl.to_be_bytes());
                 }
             }
         }
-        let opt_len = if query.edns().is_some() { Edns::len_with(terms.extended_error) } else { 0 };
-        let too_long = |limit| len + opt_len > limit;
-        let len = match too_long(UDP_LIMIT).then(limit) {
-            Some(limit) if too_long(limit) => Reply::cut(message, offsets, outline, limit - opt_len),
-            _ => len,
-        };
-        Reply::finish(out, len, query, outline.rcode(), terms)
+        let start = HEADER + question.len();
+        let end = start + records.len();
+        let opt_len = query.edns().map_or(0, |_| Edns::len_with(terms.extended_error));
+        let mut len = end;
+        if end + opt_len > UDP_LIMIT {
+            let limit = limit();
+            if end + opt_len > limit {
+                len = start + Reply::cut(header, records, offsets, limit.saturating_sub(opt_len + start));
+            }
+        }
+        match query.edns() {
+            Some(edns) => Reply::append_opt(out, len, edns, outline.rcode(), terms.extended_error),
+            None => len,
+        }
     }
 
-    /// Shortens `message` to as many whole records as fit `limit`, and returns its new length.
+    /// What an answer begins with, and where header, question, records and offsets are; `None`: `out` ends
+    /// before.
+    #[inline(always)]
+    fn parts<'o>(out: &'o mut [u8], question: &[u8], outline: Outline) -> Option<Parts<'o>> {
+        let head = *out.get(Answer::place(question)..)?.first_chunk()?;
+        let (header, behind) = out.split_first_chunk_mut()?;
+        let (place, behind) = behind.split_at_mut_checked(question.len())?;
+        let (records, behind) = behind.split_at_mut_checked(outline.records())?;
+        Some((head, header, place, records, behind.get(..outline.offsets())?))
+    }
+
+    /// Writes the header of a reply to `query`, with flags and counts that an answer begins with.
+    #[inline(always)]
+    fn write_header(
+        header: &mut [u8; HEADER],
+        head: [u8; HEAD],
+        query: &Query<'_>,
+        rcode: Rcode,
+        authoritative: bool,
+    ) {
+        let asked = query.flags();
+        let authentic = asked.has(Flags::AD) || query.dnssec_ok();
+        let dropped = Flags::RD | Flags::CD | if authentic { 0 } else { Flags::AD };
+        let mut flags = u16::from_be_bytes([head[0], head[1]]) & !dropped;
+        flags |= Flags::QR | asked.0 & (Flags::RD | Flags::CD);
+        if authoritative {
+            flags |= Flags::AA;
+        }
+        if rcode.0 > 15 && query.edns().is_none() {
+            // Half of an extended code would read as another one.
+            flags = flags & !Flags::RCODE | Rcode::SERVFAIL.0;
+        }
+        // The counts stand right; what is before them is overwritten.
+        header[HEADER - HEAD..].copy_from_slice(&head);
+        header[..2].copy_from_slice(&query.id());
+        header[2..4].copy_from_slice(&flags.to_be_bytes());
+        header[4..6].copy_from_slice(&[0, 1]);
+    }
+
+    /// Shortens `records` to as many whole ones as fit `room`, and returns their length.
     #[cold]
-    fn cut(message: &mut [u8], offsets: &[u8], outline: Outline, limit: usize) -> usize {
-        let mut end = outline.question_end();
+    fn cut(header: &mut [u8; HEADER], records: &[u8], offsets: &[u8], room: usize) -> usize {
+        let mut end = 0;
         let mut left = 0;
         for ttl in ttl_offsets(offsets) {
-            let Some(rdlength) = u16_at(message, ttl + 4) else {
+            let Some(rdlength) = u16_at(records, ttl + 4) else {
                 break;
             };
             let record_end = ttl + 6 + usize::from(rdlength);
-            if record_end > limit {
+            if record_end > room {
                 break;
             }
             end = record_end;
@@ -98,58 +148,28 @@ impl Reply {
         }
         let mut missing = false;
         for (section, at) in [6, 8, 10].into_iter().enumerate() {
-            let had = u16_at(message, at).unwrap_or(0);
+            let had = u16_at(header, at).unwrap_or(0);
             let has = had.min(left);
             left -= has;
             missing |= section < 2 && has < had;
-            message[at..at + 2].copy_from_slice(&has.to_be_bytes());
+            header[at..at + 2].copy_from_slice(&has.to_be_bytes());
         }
         if missing {
-            message[2] |= (Flags::TC >> 8) as u8;
+            header[2] |= (Flags::TC >> 8) as u8;
         }
         end
     }
 
-    /// Puts the client's id, flags, question and OPT on the message in `out[..len]`.
-    #[inline]
-    fn finish(out: &mut [u8], len: usize, query: &Query<'_>, rcode: Rcode, terms: Terms) -> usize {
-        let Some((header, behind)) = out.split_first_chunk_mut::<HEADER>() else {
-            return 0;
-        };
-        let asked = query.flags();
-        let authentic = asked.has(Flags::AD) || query.dnssec_ok();
-        let dropped = Flags::RD | Flags::CD | if authentic { 0 } else { Flags::AD };
-        let mut flags = u16::from_be_bytes([header[2], header[3]]) & !dropped;
-        flags |= Flags::QR | asked.0 & (Flags::RD | Flags::CD);
-        if terms.authoritative {
-            flags |= Flags::AA;
-        }
-        if rcode.0 > 15 && query.edns().is_none() {
-            // Half of an extended code would read as another one.
-            flags = flags & !Flags::RCODE | Rcode::SERVFAIL.0;
-        }
-        header[..2].copy_from_slice(&query.id());
-        header[2..4].copy_from_slice(&flags.to_be_bytes());
-        let question = query.question();
-        if let Some(place) = behind.get_mut(..question.len()) {
-            place.copy_from_slice(question);
-        }
-        Reply::append_opt(out, len, query, rcode, terms.extended_error)
-    }
-
-    /// Appends the OPT of a reply if the query had one (RFC 6891 §6.1.1), and counts it.
+    /// Appends the OPT of a reply to a query with one (RFC 6891 §6.1.1), and counts it.
     #[inline]
     fn append_opt(
         out: &mut [u8],
         len: usize,
-        query: &Query<'_>,
+        asked: Edns,
         rcode: Rcode,
         error: Option<ExtendedError>,
     ) -> usize {
-        let Some(edns) = query.edns() else {
-            return len;
-        };
-        let own = Edns { udp_size: edns.udp_size.max(512), version: 0, dnssec_ok: edns.dnssec_ok };
+        let own = Edns { udp_size: asked.udp_size.max(512), version: 0, dnssec_ok: asked.dnssec_ok };
         let written = own.write((rcode.0 >> 4) as u8, error, &mut out[len..]);
         if written > 0 {
             let additionals = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
@@ -168,7 +188,10 @@ impl Reply {
         out[2..4].copy_from_slice(&flags.to_be_bytes());
         out[4..HEADER].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
         out[HEADER..len].copy_from_slice(question);
-        Reply::append_opt(out, len, query, rcode, error)
+        match query.edns() {
+            Some(edns) => Reply::append_opt(out, len, edns, rcode, error),
+            None => len,
+        }
     }
 
     /// Writes the reply to bytes that are no [`Query`]: a header alone, for nothing behind the id is

@@ -103,7 +103,7 @@ impl Rig {
             .command(DOORSTEP)
             .args(["-localip", &format!("{NODE_LOCAL},{KUBE_DNS_VIP}")])
             .args(["-basecorefile", &self.path("Corefile.base"), "-conf", &self.path("Corefile")])
-            .args(["-upstreamsvc", "kube-dns-upstream"])
+            .args(["-upstreamsvc", "kube-dns-upstream", "-handover="])
             .args(flags)
             .env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM_VIP.to_string())
             .env("PATH", path)

@@ -59,6 +59,7 @@ impl Setup {
             format!("-kubednscm={}", path("kube-dns")),
             format!("-metrics-listen-address={metrics}"),
             format!("-dns.port={}", loopback::DNS_PORT),
+            format!("-handover={}", path("handover")),
         ];
         Setup {
             directory,

@@ -224,7 +224,7 @@ impl Node {
             stale,
             reply_to,
         };
-        match self.responder.answer(&self.zones, client, &packet, timing, &mut out) {
+        match self.responder.answer(&self.zones, &client, &packet, &timing, &mut out) {
             Outcome::Reply { len, refresh } => {
                 if let Some(zone) = refresh {
                     self.misses.accept(miss(zone, None, None));

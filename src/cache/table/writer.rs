@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::fence;
 
-use super::{BLOCK, BLOCKS_PER_ENTRY, END, FLAGS_SHIFT, Found, READS, Table, field};
+use super::{BLOCK, BLOCKS_PER_ENTRY, END, Found, READS, Table, field};
 use crate::cache::eviction::{Eviction, Slot};
 use crate::cache::policy::Store;
 use crate::clock::Moment;
@@ -33,7 +33,7 @@ pub(in crate::cache) struct Draft<'a> {
     pub key: &'a Key,
     /// The answer's outline.
     pub outline: Outline,
-    /// [`Outline::octets`] octets, the question spelt as in the key.
+    /// [`Outline::octets`] octets.
     pub octets: &'a [u8],
     /// Seconds it is good for.
     pub ttl: u32,
@@ -69,7 +69,7 @@ impl Table {
     pub fn insert(&self, draft: &Draft<'_>) -> Option<u64> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let store = draft.store;
-        let blocks = draft.octets.len().div_ceil(BLOCK);
+        let blocks = draft.key.lines().len() + draft.octets.len().div_ceil(BLOCK);
         if blocks > self.capacities[store as usize] * BLOCKS_PER_ENTRY {
             return None;
         }
@@ -85,7 +85,9 @@ impl Table {
                 _ => evicted += 1,
             }
         }
-        let first_block = self.write_blocks(&mut writer, store, draft.octets);
+        writer.blocks_left[store as usize] -= blocks;
+        let answer = self.write_blocks(&mut writer, draft.octets, END);
+        let first_block = self.write_blocks(&mut writer, draft.key.lines().as_flattened(), answer);
         if let Some(old) = old {
             self.rewrite(old.slot, first_block, Some(draft));
             self.free_blocks(&mut writer, store, &old);
@@ -156,14 +158,12 @@ impl Table {
         // Pairs with the fence in `copy`: who sees anything written from here on, to this slot or to a
         // block that it gives up, sees the sequence above, too.
         fence(Release);
-        let (hash, outline_flags, ttl, now, popularity) = draft.map_or((0, 0, 0, 0, 0), |draft| {
-            let flags = u64::from(draft.key.flags()) << FLAGS_SHIFT;
-            let outline_flags = draft.outline.to_bits() | flags;
-            (draft.key.hash(), outline_flags, draft.ttl, draft.now.0, draft.popularity)
+        let (hash, outline, ttl, now, popularity) = draft.map_or((0, 0, 0, 0, 0), |draft| {
+            (draft.key.hash(), draft.outline.to_bits(), draft.ttl, draft.now.0, draft.popularity)
         });
         words[field::HASH].store(hash, Relaxed);
         words[field::BLOCKS_TTL].store(u64::from(first_block) | u64::from(ttl) << 32, Relaxed);
-        words[field::OUTLINE_FLAGS].store(outline_flags, Relaxed);
+        words[field::OUTLINE].store(outline, Relaxed);
         words[field::STORED].store(now, Relaxed);
         words[field::NEXT_REFRESH].store(0, Relaxed);
         words[field::POPULARITY].store(popularity, Relaxed);
@@ -194,10 +194,10 @@ impl Table {
         }
     }
 
-    /// Writes `octets` to as many blocks as they need, which must be left, and returns the first.
-    fn write_blocks(&self, writer: &mut Writer, store: Store, octets: &[u8]) -> u32 {
-        let mut first = END;
-        writer.blocks_left[store as usize] -= octets.len().div_ceil(BLOCK);
+    /// Writes `octets` to as many blocks as they need, in front of those that begin with `next`, and returns
+    /// the first.
+    fn write_blocks(&self, writer: &mut Writer, octets: &[u8], next: u32) -> u32 {
+        let mut first = next;
         // From the end, so that each block knows the one after it.
         for octets in octets.chunks(BLOCK).rev() {
             let link = self.take_block(writer);

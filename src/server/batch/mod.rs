@@ -36,29 +36,30 @@ pub struct Batch {
     /// Owned, from `Box::into_raw`; every access goes through this pointer, so that those which the
     /// kernel's structures hold stay valid between calls.
     arena: *mut Arena,
-    /// Headers that the last calls left changed.
+    /// Incoming headers that the last call left changed.
     dirty: usize,
     wildcard: bool,
+    /// Replies that wait to be sent, and where the last of them ends.
+    replies: usize,
     replies_end: usize,
-    outgoing: Vec<Outgoing>,
 }
 
 /// What the kernel reads and writes. Zero octets are a valid value of every part.
 #[repr(C)]
 struct Arena {
-    headers: [libc::mmsghdr; SLOTS],
-    iovecs: [libc::iovec; SLOTS],
+    incoming: Headers,
+    outgoing: Headers,
     peers: [libc::sockaddr_storage; SLOTS],
     controls: [Control; SLOTS],
     packets: [[u8; PACKET]; SLOTS],
     replies: [u8; REPLIES],
 }
 
-#[derive(Clone, Copy)]
-struct Outgoing {
-    slot: usize,
-    start: usize,
-    len: usize,
+/// One system call's datagrams.
+#[repr(C)]
+struct Headers {
+    messages: [libc::mmsghdr; SLOTS],
+    iovecs: [libc::iovec; SLOTS],
 }
 
 /// Where a datagram came from, and where it was sent to if the socket serves a wildcard address.
@@ -81,8 +82,33 @@ impl Batch {
         }
         // SAFETY: zero octets are a valid Arena.
         let arena = unsafe { Box::<Arena>::new_zeroed().assume_init() };
-        let outgoing = Vec::with_capacity(SLOTS);
-        Ok(Batch { arena: Box::into_raw(arena), dirty: SLOTS, wildcard, replies_end: 0, outgoing })
+        let mut batch =
+            Batch { arena: Box::into_raw(arena), dirty: SLOTS, wildcard, replies: 0, replies_end: 0 };
+        batch.connect();
+        Ok(batch)
+    }
+
+    /// Writes the pointers that never change.
+    fn connect(&mut self) {
+        let arena = self.arena;
+        for slot in 0..SLOTS {
+            // SAFETY: slot is below SLOTS; only places inside the arena are written or pointed at.
+            unsafe {
+                let (incoming, outgoing) = (&raw mut (*arena).incoming, &raw mut (*arena).outgoing);
+                (*incoming).iovecs[slot] =
+                    libc::iovec { iov_base: (&raw mut (*arena).packets[slot]).cast(), iov_len: PACKET };
+                for headers in [incoming, outgoing] {
+                    let header = &raw mut (*headers).messages[slot].msg_hdr;
+                    (*header).msg_iov = &raw mut (*headers).iovecs[slot];
+                    (*header).msg_iovlen = 1;
+                }
+                let header = &raw mut (*incoming).messages[slot].msg_hdr;
+                (*header).msg_name = (&raw mut (*arena).peers[slot]).cast();
+                if self.wildcard {
+                    (*header).msg_control = (&raw mut (*arena).controls[slot]).cast();
+                }
+            }
+        }
     }
 
     /// Waits for a datagram, takes what else is there, and says how many; replies not sent are gone.
@@ -98,34 +124,26 @@ impl Batch {
     }
 
     fn receive_with(&mut self, socket: &UdpSocket, flags: libc::c_int) -> io::Result<usize> {
-        self.outgoing.clear();
-        self.replies_end = 0;
-        self.prepare_receive();
+        self.forget_replies();
+        self.restore_lengths();
         // SAFETY: every header points into the arena, which lives as long as this value and is not
         // touched otherwise until the call returns.
         let received = unsafe {
-            let headers = (&raw mut (*self.arena).headers).cast();
+            let headers = (&raw mut (*self.arena).incoming.messages).cast();
             many::receive(socket, headers, SLOTS, flags)
         }?;
         self.dirty = received;
         Ok(received)
     }
 
-    /// Restores the headers that the kernel or [`Batch::send`] wrote to; the rest still stand.
-    fn prepare_receive(&mut self) {
-        let arena = self.arena;
+    /// Restores what the kernel wrote over: how much room there is for addresses.
+    fn restore_lengths(&mut self) {
         for slot in 0..self.dirty {
-            // SAFETY: slot is below SLOTS; only places inside the arena are written or pointed at.
+            // SAFETY: slot is below SLOTS; only places inside the arena are written.
             unsafe {
-                (*arena).iovecs[slot] =
-                    libc::iovec { iov_base: (&raw mut (*arena).packets[slot]).cast(), iov_len: PACKET };
-                let header = &raw mut (*arena).headers[slot].msg_hdr;
-                (*header).msg_name = (&raw mut (*arena).peers[slot]).cast();
+                let header = &raw mut (*self.arena).incoming.messages[slot].msg_hdr;
                 (*header).msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-                (*header).msg_iov = &raw mut (*arena).iovecs[slot];
-                (*header).msg_iovlen = 1;
                 if self.wildcard {
-                    (*header).msg_control = (&raw mut (*arena).controls[slot]).cast();
                     (*header).msg_controllen = Control::LEN as _;
                 }
             }
@@ -141,7 +159,7 @@ impl Batch {
         // SAFETY: both slices lie in the arena and do not overlap; `&mut self` keeps them alone.
         // replies_end never exceeds REPLIES, as push_reply checks.
         unsafe {
-            let len = ((*self.arena).headers[slot].msg_len as usize).min(PACKET);
+            let len = ((*self.arena).incoming.messages[slot].msg_len as usize).min(PACKET);
             let packet = std::slice::from_raw_parts((&raw const (*self.arena).packets[slot]).cast(), len);
             let room = (&raw mut (*self.arena).replies).cast::<u8>().add(self.replies_end);
             (packet, std::slice::from_raw_parts_mut(room, REPLIES - self.replies_end))
@@ -159,7 +177,8 @@ impl Batch {
     pub fn origin(&self, slot: usize) -> Option<Origin> {
         assert!(slot < SLOTS);
         // SAFETY: slot is below SLOTS, and nothing else refers to the arena now.
-        let (peer, header) = unsafe { (&(*self.arena).peers[slot], &(*self.arena).headers[slot].msg_hdr) };
+        let (peer, header) =
+            unsafe { (&(*self.arena).peers[slot], &(*self.arena).incoming.messages[slot].msg_hdr) };
         let peer = socket_address(peer)?;
         if peer.port() == 0 {
             return None;
@@ -168,56 +187,48 @@ impl Batch {
         Some(Origin { peer, local })
     }
 
-    /// The first `len` octets of the room are the reply to the datagram in `slot`. Replies are pushed
-    /// in the order of their slots.
+    /// The first `len` octets of the room are the reply to the datagram in `slot`, which gets one.
     #[inline]
     pub fn push_reply(&mut self, slot: usize, len: usize) {
-        assert!(slot < SLOTS && len <= REPLIES - self.replies_end);
-        self.outgoing.push(Outgoing { slot, start: self.replies_end, len });
+        let (arena, place) = (self.arena, self.replies);
+        assert!(slot < SLOTS && place < SLOTS && len <= REPLIES - self.replies_end);
+        // SAFETY: slot and place are below SLOTS, and the reply is within the replies; only places inside the
+        // arena are written or pointed at.
+        unsafe {
+            let incoming = &raw const (*arena).incoming.messages[slot].msg_hdr;
+            let outgoing = &raw mut (*arena).outgoing;
+            let base = (&raw mut (*arena).replies).cast::<u8>().add(self.replies_end);
+            (*outgoing).iovecs[place] = libc::iovec { iov_base: base.cast(), iov_len: len };
+            let header = &raw mut (*outgoing).messages[place].msg_hdr;
+            (*header).msg_name = (*incoming).msg_name;
+            (*header).msg_namelen = (*incoming).msg_namelen;
+            if self.wildcard {
+                clear_interface(&*incoming);
+                (*header).msg_control = (*incoming).msg_control;
+                (*header).msg_controllen = (*incoming).msg_controllen;
+            }
+        }
+        self.replies += 1;
         self.replies_end += len;
     }
 
     /// Sends the replies and returns how many of them the kernel refused.
     pub fn send(&mut self, socket: &UdpSocket) -> usize {
-        let count = self.outgoing.len();
-        if count == 0 {
+        if self.replies == 0 {
             return 0;
         }
-        self.prepare_send();
-        // SAFETY: headers[..count] were filled by prepare_send with pointers into the arena.
+        // SAFETY: as many headers were filled by push_reply with pointers into the arena.
         let refused = unsafe {
-            let headers = (&raw mut (*self.arena).headers).cast();
-            many::send(socket, headers, count, 0)
+            let headers = (&raw mut (*self.arena).outgoing.messages).cast();
+            many::send(socket, headers, self.replies, 0)
         };
-        self.outgoing.clear();
-        self.replies_end = 0;
+        self.forget_replies();
         refused
     }
 
-    /// Fills the first headers anew, one per reply. A reply's place in the queue is never behind its
-    /// slot, so no header is read after it was overwritten.
-    fn prepare_send(&mut self) {
-        let arena = self.arena;
-        for (place, reply) in self.outgoing.iter().enumerate() {
-            // SAFETY: place and slot are below SLOTS, start and len within the replies (push_reply);
-            // only places inside the arena are written or pointed at.
-            unsafe {
-                let incoming = &raw mut (*arena).headers[reply.slot].msg_hdr;
-                let (namelen, controllen) = ((*incoming).msg_namelen, (*incoming).msg_controllen);
-                if self.wildcard {
-                    clear_interface(&*incoming);
-                }
-                let base = (&raw mut (*arena).replies).cast::<u8>().add(reply.start);
-                (*arena).iovecs[place] = libc::iovec { iov_base: base.cast(), iov_len: reply.len };
-                let header = &raw mut (*arena).headers[place].msg_hdr;
-                (*header).msg_name = (&raw mut (*arena).peers[reply.slot]).cast();
-                (*header).msg_namelen = namelen;
-                if self.wildcard {
-                    (*header).msg_control = (&raw mut (*arena).controls[reply.slot]).cast();
-                    (*header).msg_controllen = controllen;
-                }
-            }
-        }
+    fn forget_replies(&mut self) {
+        self.replies = 0;
+        self.replies_end = 0;
     }
 }
 

@@ -193,7 +193,8 @@ impl Misses {
             let mut out = self.scratch.borrow_mut();
             match cache.get(key, self.clock.now(), &mut out) {
                 Lookup::Fresh { outline, ttl, .. } => {
-                    Answer::restore(outline, &out).map(|answer| Landing::Answer { answer, ttl: Some(ttl) })
+                    let answer = Answer::restore(outline, key.question(), &out);
+                    answer.map(|answer| Landing::Answer { answer, ttl: Some(ttl) })
                 }
                 Lookup::Stale { mode: StaleMode::Immediate, refresh: false, .. } if miss.stale.is_some() => {
                     Some(Landing::Failed(Rcode::SERVFAIL, None))
@@ -266,11 +267,11 @@ impl Misses {
             return;
         };
         let client = reply_to.client();
-        let limit = client.limit(&query, miss.zone.block.bufsize);
+        let limit = client.limit(query.edns(), miss.zone.block.bufsize);
         let mut out = self.scratch.borrow_mut();
         let (len, sent) = write(&mut out, &query, miss, landing, limit);
         let sent = Sent { duration_ns: clock::nanoseconds().saturating_sub(miss.arrived_ns), ..sent };
-        count(&miss.zone.miss_shard, client, &query, len, sent);
+        count(&miss.zone.miss_shard, &client, &query, len, sent);
         if !miss.zone.block.log.is_off() {
             miss.zone.block.log.log(&Answered {
                 client,

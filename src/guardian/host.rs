@@ -1,0 +1,217 @@
+//! The node's state while a worker serves: link before, rules once it answers, both watched.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::counts::{Counts, what};
+use crate::node::{self, Config, Event, Node, Reconciler};
+
+/// Link and rules of this process. What was not undone before is undone on drop, so that a failed
+/// start or an impatient operator leaves nothing behind either.
+pub struct Host {
+    counts: Counts,
+    interval: Duration,
+    keep: bool,
+    served: Vec<IpAddr>,
+    /// Whether anything was done that could be undone. What is there otherwise is another process's.
+    touched: bool,
+    state: State,
+}
+
+enum State {
+    /// Nobody watches.
+    Idle(Node),
+    Watched(Reconciler),
+    /// It is another process's to keep and to undo.
+    Disowned(Node),
+    /// There is nothing to keep.
+    Gone,
+}
+
+impl Host {
+    /// Wants what `config` says; `keep`: leave it at the end (`-skipteardown`).
+    pub fn new(config: Config, keep: bool, counts: Counts) -> Host {
+        let interval = config.sync_interval;
+        let state = if may_change_the_node(&config, &counts) {
+            let node = Node::new(config);
+            // With the owner flag the kernel would take the rules away when this process ends.
+            State::Idle(if keep { node.without_owner_flag() } else { node })
+        } else {
+            State::Gone
+        };
+        Host { counts, interval, keep, served: Vec::new(), touched: false, state }
+    }
+
+    /// Makes the link and its addresses. A failure is logged and counted; the watch will try again.
+    pub fn ensure_link(&mut self) {
+        self.touched = true;
+        if let State::Idle(node) = &mut self.state
+            && let Err(error) = node.ensure_link()
+        {
+            report(&self.counts, &error);
+        }
+    }
+
+    /// Sees to it that there are rules for exactly those local addresses that are in `served`, and
+    /// watches over them. Only to be called with addresses that a worker answers on.
+    pub fn intercept(&mut self, served: &[IpAddr], health_port: Option<u16>) {
+        let Some(mut node) = self.unwatched() else { return };
+        self.served = served.to_vec();
+        node.serve(served);
+        if let Some(port) = health_port {
+            node.set_health_port(port);
+        }
+        if let Err(error) = node.install_rules() {
+            report(&self.counts, &error);
+        }
+        self.watch(node);
+    }
+
+    fn watch(&mut self, node: Node) {
+        let counts = self.counts.clone();
+        let on_event = move |event| note(&counts, &event);
+        self.state = match Reconciler::spawn(node, self.interval, on_event) {
+            Ok(reconciler) => State::Watched(reconciler),
+            Err(error) => {
+                tracing::error!("{error}; link and rules are not watched");
+                State::Idle(*error.node)
+            }
+        };
+    }
+
+    /// The node, with the watch joined: a repair in progress would put back what is about to go.
+    fn unwatched(&mut self) -> Option<Node> {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Watched(reconciler) => Some(reconciler.stop()),
+            State::Idle(node) => Some(node),
+            disowned @ State::Disowned(_) => {
+                self.state = disowned;
+                None
+            }
+            State::Gone => None,
+        }
+    }
+
+    /// Stops watching, and gives the socket that owns the nftables table, if there is one.
+    pub fn pause(&mut self) -> Option<OwnedFd> {
+        let node = self.unwatched()?;
+        let lease = node.lease().and_then(|lease| lease.try_clone_to_owned().ok());
+        self.state = State::Idle(node);
+        lease
+    }
+
+    /// Goes on watching after [`Host::pause`].
+    pub fn resume(&mut self) {
+        if let Some(node) = self.unwatched() {
+            self.watch(node);
+        }
+    }
+
+    /// Takes over the nftables table of a predecessor.
+    pub fn adopt_lease(&mut self, lease: OwnedFd) {
+        if let State::Idle(node) = &mut self.state
+            && let Err(error) = node.adopt_lease(lease)
+        {
+            report(&self.counts, &error);
+        }
+    }
+
+    /// Leaves link and rules as they are, to another process. The table's socket stays open until this
+    /// process ends.
+    pub fn disown(&mut self) {
+        if let Some(node) = self.unwatched() {
+            self.state = State::Disowned(node);
+        }
+    }
+
+    /// Whether link and rules are another process's.
+    pub fn is_disowned(&self) -> bool {
+        matches!(self.state, State::Disowned(_))
+    }
+
+    /// Takes back what was disowned.
+    pub fn own(&mut self) {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Disowned(node) => {
+                self.state = State::Idle(node);
+                self.ensure_link();
+                self.intercept(&self.served.clone(), None);
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Takes the rules away, so that kube-proxy's path serves again, while everything still answers.
+    pub fn release(&mut self) {
+        let Some(mut node) = self.unwatched() else { return };
+        if !self.keep
+            && self.touched
+            && let Err(error) = node.remove_rules()
+        {
+            report(&self.counts, &error);
+        }
+        self.state = State::Idle(node);
+    }
+
+    /// Takes the link away. Call [`Host::release`] first.
+    pub fn remove_link(&mut self) {
+        let State::Idle(mut node) = std::mem::replace(&mut self.state, State::Gone) else {
+            return;
+        };
+        if !self.keep
+            && self.touched
+            && let Err(error) = node.remove_link()
+        {
+            report(&self.counts, &error);
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.release();
+        if let State::Idle(_) = self.state {
+            self.remove_link();
+        }
+    }
+}
+
+/// Says which capabilities are missing and what works without them; whether the node's state can be
+/// set up at all.
+fn may_change_the_node(config: &Config, counts: &Counts) -> bool {
+    if !config.setup_interface && !config.setup_rules {
+        return true;
+    }
+    let missing = node::missing_capabilities();
+    for capability in &missing {
+        tracing::warn!("{capability} is missing: {}", node::capability_consequence(capability));
+    }
+    let may = !missing.contains(&"CAP_NET_ADMIN");
+    let failed = [(config.setup_interface, "interface_add"), (config.setup_rules, "iptables")];
+    for (_, error_type) in failed.iter().filter(|(wanted, _)| *wanted && !may) {
+        counts.add(what::SETUP_ERRORS, error_type, 1);
+    }
+    may
+}
+
+fn note(counts: &Counts, event: &Event) {
+    let drift = &event.drift;
+    for (kind, repairs) in [("link", drift.links), ("address", drift.addresses), ("rule", drift.rules)] {
+        counts.add(what::REPAIRS, kind, repairs as u64);
+    }
+    if drift.repairs() > 0 {
+        tracing::warn!(
+            "somebody changed the node's state; restored {} link, {} addresses, {} rules",
+            drift.links,
+            drift.addresses,
+            drift.rules
+        );
+    }
+    drift.errors.iter().for_each(|error| report(counts, error));
+}
+
+fn report(counts: &Counts, error: &node::Error) {
+    counts.add(what::SETUP_ERRORS, error.error_type(), 1);
+    tracing::error!("node: {error}");
+}

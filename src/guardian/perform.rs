@@ -1,0 +1,168 @@
+//! Doing what the state machine says.
+
+use std::io;
+
+use super::counts::what;
+use super::message::Message;
+use super::relay::Relay;
+use super::state::{Action, Cause, Event, Id};
+use super::worker::Worker;
+use super::{Guardian, Outcome};
+use crate::sockets::{Listen, Role};
+
+impl Cause {
+    fn label(self) -> &'static str {
+        match self {
+            Cause::Start => "start",
+            Cause::Reload => "reload",
+            Cause::Crash => "crash",
+            Cause::Silence => "silence",
+            Cause::TakeBack => "take-back",
+        }
+    }
+}
+
+impl Guardian<'_> {
+    pub(super) fn perform(&mut self, action: Action) {
+        tracing::debug!("{action:?}");
+        match action {
+            Action::Spawn(id, cause) => self.spawn(id, cause),
+            Action::Serve(id) => self.install(id),
+            Action::Stay(id) => {
+                let why = std::mem::take(&mut self.refusal);
+                let why = if why.is_empty() { "its worker ended before it answered".into() } else { why };
+                self.tell(id, &Message::Stay(why));
+            }
+            Action::Retire { worker, linger } => self.tell(worker, &Message::Retire { linger }),
+            Action::CatchUp(id) => {
+                let totals = self.totals.take();
+                self.tell(id, &Message::CatchUp { totals });
+            }
+            Action::Kill(id) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    tracing::error!("worker {} is killed", worker.pid());
+                    worker.kill();
+                }
+            }
+            Action::Relay(true) => self.start_relay(),
+            Action::Relay(false) => {
+                if self.relay.take().is_some() {
+                    tracing::warn!("the relay has ended");
+                }
+            }
+            Action::Disown => {
+                self.host.disown();
+                tracing::info!("a successor serves this node");
+            }
+            Action::Own => {
+                tracing::error!("the successor is gone, this process serves again");
+                self.host.own();
+                self.open_door();
+            }
+            Action::TellQuiet => {
+                let totals = self.totals.take();
+                if let Some(successor) = &self.succession.successor {
+                    // One that is gone is found gone.
+                    let _ = successor.send(&Message::Quiet { totals });
+                }
+            }
+            Action::Release => self.host.release(),
+            Action::End(status) => self.end(status),
+        }
+    }
+
+    fn spawn(&mut self, id: Id, cause: Cause) {
+        self.counts.add(what::STARTS, cause.label(), 1);
+        match Worker::spawn(&self.config.arguments) {
+            Ok(worker) => {
+                if cause != Cause::Start {
+                    tracing::info!("worker {} is started ({})", worker.pid(), cause.label());
+                }
+                self.workers.insert(id, worker);
+            }
+            Err(error) => {
+                tracing::error!("cannot start a worker: {error}");
+                self.pending.push_back(Event::Ended(id, Some(1)));
+            }
+        }
+    }
+
+    /// Worker `id` answers: its rules, its sockets and no others, its readiness.
+    fn install(&mut self, id: Id) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let listens = worker.listens.clone();
+        let mut health_port = None;
+        if let Some(standing) = &mut worker.standing {
+            health_port = standing.health_port;
+            self.lameduck_ms = standing.lameduck.as_millis().try_into().unwrap_or(u64::MAX);
+            self.relays = std::mem::take(&mut standing.relays);
+            self.caches = std::mem::take(&mut standing.caches);
+        }
+        // Rules of addresses that are left go before the worker that answers there does.
+        self.host.intercept(&self.served(&listens), health_port);
+        self.sockets.retain(&listens);
+        self.tell(id, &Message::Counts(self.counts.all()));
+        self.tell(id, &Message::Serve);
+        self.refusal.clear();
+        if !self.announced {
+            self.announced = true;
+            self.announce();
+        }
+    }
+
+    fn announce(&mut self) {
+        if let Some(path) = &self.config.pid_file
+            && let Err(error) = std::fs::write(path, std::process::id().to_string())
+        {
+            tracing::error!("cannot write -pidfile {}: {error}", path.display());
+        }
+        self.take_over();
+        self.open_door();
+        tracing::info!("doorstep {} serves", env!("CARGO_PKG_VERSION"));
+    }
+
+    fn start_relay(&mut self) {
+        let started = self
+            .relay_sockets()
+            .and_then(|(udp, tcp)| Relay::start(udp, tcp, self.relays.clone(), self.counts.clone()));
+        match started {
+            Ok(relay) => {
+                let upstream = self.relays.first().map_or("nobody".to_owned(), ToString::to_string);
+                tracing::error!("no worker stands: queries are relayed to {upstream}, uncached");
+                self.relay = Some(relay);
+            }
+            Err(error) => tracing::error!("no worker stands, and queries cannot be relayed: {error}"),
+        }
+    }
+
+    fn relay_sockets(&self) -> io::Result<(Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>)> {
+        let of = |role| move |listen: &&Listen| listen.role == role;
+        let listens = self.sockets.listens();
+        let udp = listens.iter().filter(of(Role::DnsUdp)).map(|listen| self.sockets.udp(listen));
+        let tcp = listens.iter().filter(of(Role::DnsTcp)).map(|listen| self.sockets.tcp(listen));
+        Ok((udp.collect::<io::Result<_>>()?, tcp.collect::<io::Result<_>>()?))
+    }
+
+    /// Undoes whatever is left; rules first, then the link.
+    fn end(&mut self, status: i32) {
+        self.relay = None;
+        if !self.announced && self.succession.predecessor.is_some() {
+            // Nothing was taken over: all is still the predecessor's.
+            self.host.disown();
+        }
+        self.host.release();
+        std::mem::take(&mut self.workers).into_values().for_each(|worker| {
+            worker.bury();
+        });
+        self.host.remove_link();
+        if let Some(path) =
+            self.config.pid_file.as_ref().filter(|_| self.announced && !self.host.is_disowned())
+        {
+            let _ = std::fs::remove_file(path);
+        }
+        if self.announced {
+            tracing::info!("stopped");
+        }
+        self.outcome = Some(Outcome::Exit(status));
+    }
+}
