@@ -146,6 +146,12 @@ impl Node {
             "rules go through this backend: {}",
             choice.reason
         );
+        for ip in detect::balanced_by_ipvs(&self.config) {
+            warn!(
+                "IPVS balances DNS at {ip}, so pods that ask it never reach the cache: leave it out of -localip \
+                 and give pods the link-local address, or see `doorstep remedy ipvs-notrack`"
+            );
+        }
         self.backend = Some(choice.backend);
         let installed = self.write_rules()?;
         match choice.backend {

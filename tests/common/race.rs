@@ -113,9 +113,9 @@ impl Pairs {
         Pairs { count, at_once: 1, name: "fast".into(), names: usize::MAX, patience }
     }
 
-    /// Names whose answers the server holds back so long, all pairs at once.
-    pub fn slow(count: usize, milliseconds: u64) -> Pairs {
-        let patience = Duration::from_millis(milliseconds + 1200);
+    /// Names whose answers the server holds back so long, all pairs at once; they may take `more` besides.
+    pub fn slow(count: usize, milliseconds: u64, more: Duration) -> Pairs {
+        let patience = Duration::from_millis(milliseconds) + more;
         Pairs { at_once: count, name: format!("slow-{milliseconds}-"), patience, ..Pairs::new(count) }
     }
 }

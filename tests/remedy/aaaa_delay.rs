@@ -47,7 +47,7 @@ const KINDS: [(u8, u64); 4] = [(1, 0), (28, 1), (65, 0), (28, 1)];
 #[test]
 fn aaaa_queries_alone_take_the_detour_and_are_answered() {
     isolated(|| {
-        let pods = [Pod::start(1), Pod::start(2)];
+        let pods = [Pod::start(1), Pod::start(2).on_bridge()];
         for vip in ["10.96.0.10", "fd00:96::a"] {
             let vip: IpAddr = vip.parse().unwrap();
             run(&format!("ip addr add {vip} dev lo"));

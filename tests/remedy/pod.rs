@@ -37,6 +37,21 @@ impl Pod {
         Pod { namespace, link, number }
     }
 
+    /// Puts its link on a new bridge, as the bridge plugin has it; the node's addresses go there.
+    pub fn on_bridge(self) -> Pod {
+        let link = &self.link;
+        run(&format!(
+            "ip link add cni0 type bridge; ip link set cni0 up
+             ip addr del 169.254.1.1/32 dev {link}; ip addr del fe80::1/64 dev {link}
+             ip route flush dev {link}; ip -6 route flush dev {link}; ip link set {link} master cni0
+             ip addr add 169.254.1.1/32 dev cni0; ip addr add fe80::1/64 dev cni0 nodad
+             ip route add {} dev cni0; ip -6 route add {} dev cni0",
+            self.v4(),
+            self.v6()
+        ));
+        self
+    }
+
     /// Its IPv4 address.
     pub fn v4(&self) -> IpAddr {
         IpAddr::from([10, 244, 0, 10 + self.number])

@@ -131,7 +131,7 @@ fn racing_pairs_clash_without_the_mask_and_not_with_it() {
         println!("without: {clashes} clashes, {}", outcome.line());
         assert!(clashes > 0);
         assert_eq!((outcome.lost, outcome.wrong, outcome.servers.len()), (0, 0, 3), "{}", outcome.line());
-        let (_, outcome) = clashes_of(Pairs::slow(60, 1300));
+        let (_, outcome) = clashes_of(Pairs::slow(60, 1300, Duration::from_secs(2)));
         println!("without, answers after 1.3 s: {}", outcome.line());
         assert!(outcome.lost > 0, "{}", outcome.line());
         let mut remedy = rps(&sys.0, Config::default());
@@ -139,7 +139,7 @@ fn racing_pairs_clash_without_the_mask_and_not_with_it() {
         let (clashes, outcome) = clashes_of(Pairs::new(2000));
         println!("with: {clashes} clashes, {}", outcome.line());
         assert_eq!((clashes, outcome.lost, outcome.wrong), (0, 0, 0), "{}", outcome.line());
-        let (clashes, outcome) = clashes_of(Pairs::slow(60, 1300));
+        let (clashes, outcome) = clashes_of(Pairs::slow(60, 1300, Duration::from_secs(2)));
         println!("with, answers after 1.3 s: {}", outcome.line());
         assert_eq!((clashes, outcome.lost), (0, 0), "{}", outcome.line());
     });
