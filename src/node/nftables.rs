@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableFlags, TableMessage,
+    ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -195,6 +195,21 @@ impl Table {
             _ => None,
         };
         Ok(tables.into_iter().filter_map(name).collect())
+    }
+
+    /// The chains of all tables that drop forwarded packets unless a rule of theirs says otherwise, as
+    /// "TABLE CHAIN".
+    pub fn forward_drops(&mut self) -> Result<Vec<String>, Error> {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+        let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let chains = self.connection.dump("list chains", NetfilterMessage::new(header, request))?;
+        let name = |message: NetfilterMessage| match message.inner {
+            NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => {
+                contents::forward_drop(&chain)
+            }
+            _ => None,
+        };
+        Ok(chains.into_iter().filter_map(name).collect())
     }
 
     /// Deletes the table if it is there and makes it anew, in one transaction.

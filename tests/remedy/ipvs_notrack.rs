@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use doorstep::node::nftables::{Ownership, Table};
 use doorstep::node::remedy::ipvs_notrack::{Config, IpvsNotrack, Shape, Sources};
 use doorstep::node::remedy::{Refusal, Remedy, clean};
 use doorstep::node::{Backend, Kept, Reconciler, Trigger};
@@ -260,4 +261,16 @@ fn without_ipvs_there_are_no_rules() {
         let unknown = IpvsNotrack::new(Config::default(), Sources::new(root.path(), |_| None)).unwrap_err();
         assert!(unknown.to_string().contains("-node-pod-cidr"), "{unknown}");
     }
+}
+
+#[test]
+fn a_chain_of_anybody_that_drops_forwarded_packets_is_seen() {
+    isolated(|| {
+        let drops = || Table::open(Ownership::Plain).unwrap().forward_drops().unwrap();
+        run("nft 'table inet quiet { chain f { type filter hook forward priority 0; policy accept; };
+                 chain i { type filter hook input priority 0; policy drop; }; chain own { }; }'");
+        assert_eq!(drops(), [""; 0]);
+        run("nft 'table inet strict { chain f { type filter hook forward priority 0; policy drop; }; }'");
+        assert_eq!(drops(), ["strict f"]);
+    });
 }

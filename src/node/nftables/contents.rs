@@ -12,6 +12,8 @@ use crate::node::rules::{Chain, Rule, RuleSet, Table as RuleTable};
 const PRIORITY_RAW: i32 = -300;
 /// NF_IP_PRI_FILTER.
 const PRIORITY_FILTER: i32 = 0;
+/// NF_DROP, NF_ACCEPT.
+const POLICY_DROP: u32 = 0;
 const POLICY_ACCEPT: u32 = 1;
 
 /// The wanted chains and rules of one table.
@@ -73,6 +75,23 @@ impl Contents {
 
 fn chain_name(table: RuleTable, chain: Chain) -> String {
     format!("{}_{}", table.iptables(), chain.iptables().to_lowercase())
+}
+
+/// Table and chain, if it hooks in where packets are forwarded and its policy drops.
+pub(super) fn forward_drop(chain: &ChainMessage) -> Option<String> {
+    let (mut table, mut name, mut hooks, mut drops) = ("", "", false, false);
+    for attribute in &chain.attributes {
+        match attribute {
+            ChainAttribute::Table(text) => table = text,
+            ChainAttribute::Name(text) => name = text,
+            ChainAttribute::Policy(policy) => drops = *policy == POLICY_DROP,
+            ChainAttribute::Hook(hook) => {
+                hooks = hook.contains(&Hook::Number(InetHookNumber::Forward.into()))
+            }
+            _ => {}
+        }
+    }
+    (hooks && drops).then(|| format!("{table} {name}"))
 }
 
 impl BaseChain {

@@ -257,11 +257,25 @@ fn choose(wanted: Option<Backend>, node_pods: &[Cidr]) -> (Backend, String) {
     }
     let probe =
         Contents { chains: vec![BaseChain::raw("probe", InetHookNumber::PreRouting)], rules: Vec::new() };
-    match Table::open(Ownership::Plain).and_then(|mut table| table.probe(&probe)) {
-        Ok(()) => (
-            Backend::Nftables,
-            "the kernel takes our table and no iptables filter drops forwarded DNS".into(),
-        ),
+    let probed = Table::open(Ownership::Plain).and_then(|mut table| {
+        table.probe(&probe)?;
+        table.forward_drops()
+    });
+    match probed {
+        Ok(drops) => {
+            if let [first, ..] = drops.as_slice() {
+                warn!(
+                    "ipvs-notrack: the nftables chain {first} drops what it does not accept, and an untracked \
+                     packet is not established: let it accept UDP to and from port 53 between pods"
+                );
+            }
+            if saved.is_empty() {
+                warn!(
+                    "ipvs-notrack: no iptables to ask whether its FORWARD chain drops; if so, DNS may be dropped"
+                );
+            }
+            (Backend::Nftables, "the kernel takes our table and iptables drops no forwarded DNS".into())
+        }
         Err(e) => (Backend::Iptables, format!("nftables is not usable: {e}")),
     }
 }
