@@ -234,7 +234,7 @@ mod tests {
     fn the_kernel_finds_aaaa_behind_names_of_every_length() {
         for host in ["127.0.0.1", "::1"] {
             let kernel = Kernel::new(host);
-            let long: Vec<usize> = vec![1; LABELS];
+            let long: Vec<usize> = vec![1; 127];
             let longest = [63, 63, 63, 61];
             for labels in [&[][..], &[1], &[3, 7, 7, 3, 7, 5], &[63, 63], &long, &longest] {
                 let name = name(labels);
@@ -260,7 +260,7 @@ mod tests {
             ("two questions", message(RD, 2, &name, 28)),
             ("a compressed name", message(RD, 1, &[0xc0, 12], 28)),
             ("a label type of long ago", message(RD, 1, &[0x41, 0, 0], 28)),
-            ("a name without an end", message(RD, 1, &self::name(&[1; LABELS + 1]), 28)),
+            ("a name without an end", message(RD, 1, &self::name(&[1; 128]), 28)),
             ("a cut name", message(RD, 1, &[9, b'x'], 28)),
             ("no type", message(RD, 1, &name, 28)[..12 + name.len() + 1].to_vec()),
             ("a header alone", message(RD, 1, &[], 0)[..12].to_vec()),
