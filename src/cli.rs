@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod flags;
 mod go;
+mod remedy;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +56,8 @@ pub enum Command {
     Teardown(Args),
     /// `doctor`: say what is wrong with the node, change nothing.
     Doctor(crate::doctor::Options),
+    /// `remedy NAME`: a cure for another kind of node, until a signal.
+    Remedy(node::remedy::Order),
     /// `demo`: the race laboratory.
     #[cfg(feature = "demo")]
     Demo(Demo),
@@ -156,6 +159,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             subcommand(first, &given, positional)
         }
         "doctor" => doctor::parse(&given, rest).map(Command::Doctor),
+        "remedy" => remedy::parse(rest).map(Command::Remedy),
         #[cfg(feature = "demo")]
         "demo" => demo::parse(rest).map(Command::Demo),
         "help" => Err(help()),
@@ -171,7 +175,7 @@ fn utf8(word: OsString) -> Result<String, CliError> {
 fn split<'a>(words: &'a [String], known: &[go::Flag]) -> Result<(Vec<String>, &'a [String]), CliError> {
     go::normalise(words, known).map_err(|error| match error {
         go::FlagError::Help => help(),
-        go::FlagError::Unknown(name) => unknown(&name, known),
+        go::FlagError::Unknown(name) => CliError::usage(unknown(&name, known)),
         error => CliError::usage(error.to_string()),
     })
 }
@@ -209,11 +213,16 @@ fn subcommand(name: &str, given: &[String], positional: &[String]) -> Result<Com
 fn read(given: &[String]) -> Result<flags::Flags, CliError> {
     let words = std::iter::once("doorstep").chain(given.iter().map(String::as_str));
     let matches = flags::Flags::command().try_get_matches_from(words);
-    matches.and_then(|matches| flags::Flags::from_arg_matches(&matches)).map_err(|error| {
-        let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        CliError::usage(line.trim_start_matches("error: ").replace("'--", "'-"))
-    })
+    matches
+        .and_then(|matches| flags::Flags::from_arg_matches(&matches))
+        .map_err(|error| CliError::usage(first_line(&error)))
+}
+
+/// What clap says, with flags in Go's spelling.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").replace("'--", "'-")
 }
 
 /// Go's `flag` package takes `-x false` for `-x` and a word.
@@ -231,13 +240,13 @@ fn stray(word: &str, given: &[String]) -> CliError {
     ))
 }
 
-fn unknown(name: &str, known: &[go::Flag]) -> CliError {
+fn unknown(name: &str, known: &[go::Flag]) -> String {
     let hint = match nearest(name, known.iter().map(|flag| flag.name.as_str())) {
         _ if name == "setupebtables" => "; node-cache dropped it long ago, remove it".to_owned(),
         Some(meant) => format!("; did you mean -{meant}?"),
         None => String::new(),
     };
-    CliError::usage(format!("flag provided but not defined: -{name}{hint}"))
+    format!("flag provided but not defined: -{name}{hint}")
 }
 
 fn help() -> CliError {

@@ -29,6 +29,7 @@ fn run(command: Command) -> i32 {
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
         Command::Doctor(options) => doorstep::doctor::run(&options),
+        Command::Remedy(order) => app::remedy::run(&order),
         #[cfg(feature = "demo")]
         Command::Demo(command) => demo(command),
         Command::Version => {

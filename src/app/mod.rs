@@ -13,6 +13,7 @@ mod expanded;
 mod inspection;
 mod plan;
 mod reload;
+pub mod remedy;
 mod threads;
 mod upstream_metrics;
 mod work;

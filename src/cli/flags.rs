@@ -19,6 +19,7 @@ Subcommands:
   check [COREFILE]   Say what a configuration means, or list its mistakes
   doctor             Say what is wrong with DNS on this node; `doctor -help` for its flags
   teardown           Remove the interface and the rules, then exit
+  remedy NAME        Keep a cure for another kind of node in place, until SIGTERM
   demo               Race look-ups without and with it, in network namespaces
 
 Flags take one dash or two, and their value after a blank or =. Switches only after =:
@@ -105,7 +106,7 @@ pub struct Flags {
 
 /// Wrappers keep clap from reading meaning into `Option` and `Vec`.
 #[derive(Debug, Clone)]
-struct RulesBackend(Option<Backend>);
+pub struct RulesBackend(pub Option<Backend>);
 
 #[derive(Debug, Clone)]
 struct Listen(Vec<SocketAddr>);
@@ -173,7 +174,7 @@ pub fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
     Ok(found)
 }
 
-fn backend(text: &str) -> Result<RulesBackend, String> {
+pub fn backend(text: &str) -> Result<RulesBackend, String> {
     Ok(RulesBackend(match text {
         "auto" => None,
         "nftables" => Some(Backend::Nftables),
