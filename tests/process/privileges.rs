@@ -172,8 +172,10 @@ fn with_nothing_to_write_to_it_serves() {
     ends_well(server);
 }
 
+type Attempt = (&'static str, fn() -> io::Result<()>);
+
 /// What root may do, or is told another reason why not.
-const FORBIDDEN: &[(&str, fn() -> io::Result<()>)] = &[
+const FORBIDDEN: &[Attempt] = &[
     ("another program", || Command::new("/bin/true").status().map(drop)),
     ("execve", || call(libc::SYS_execve, [0; 5])),
     ("ptrace", || call(libc::SYS_ptrace, [libc::PTRACE_PEEKDATA as usize, 0, 0, 0, 0])),
