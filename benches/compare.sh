@@ -5,11 +5,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 . tests/packages.sh
-install_packages $BUILD_PACKAGES $BENCH_PACKAGES
+install_packages $BUILD_PACKAGES $STATIC_PACKAGES $BENCH_PACKAGES
 if [ "${1-}" = --install ]; then
     shift
     install_packages $PEER_PACKAGES
 fi
-cargo build --release --locked --workspace
-programs="${CARGO_TARGET_DIR:-target}/release"
+sh deploy/static.sh build --workspace
+programs="${CARGO_TARGET_DIR:-target}/$(uname -m)-unknown-linux-musl/release"
 exec "$programs/compare" --doorstep "$programs/doorstep" "$@"

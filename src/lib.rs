@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! clock confinement json logging      leaves: anyone may use them
-//! metrics ready sockets
+//! metrics ready resident sockets
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
@@ -33,6 +33,7 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod ready;
+pub mod resident;
 pub mod server;
 pub mod sockets;
 pub mod wire;

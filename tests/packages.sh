@@ -2,6 +2,8 @@
 
 # A linker and a C compiler, for the TLS library.
 BUILD_PACKAGES='gcc libc6-dev'
+# The same for the static program, which deploy/static.sh builds.
+STATIC_PACKAGES='musl-tools'
 # What `deploy/try.sh --hold` suggests to use.
 TRY_PACKAGES='iproute2 bind9-dnsutils conntrack curl'
 # Peers and tools the suites run against.

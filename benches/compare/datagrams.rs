@@ -79,7 +79,8 @@ impl Datagrams {
         // move or touch until the call returns.
         let received = unsafe {
             let headers = self.headers.as_mut_ptr();
-            libc::recvmmsg(socket.as_raw_fd(), headers, most as _, flags, ptr::null_mut())
+            let forever = ptr::null_mut::<libc::timespec>();
+            libc::syscall(libc::SYS_recvmmsg, socket.as_raw_fd(), headers, most, flags, forever)
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         for slot in 0..received {
@@ -108,8 +109,11 @@ impl Datagrams {
     /// Sends slots `start..end` and says how many the kernel took in one call.
     pub fn send(&mut self, socket: &UdpSocket, start: usize, end: usize) -> io::Result<usize> {
         let headers = &mut self.headers[start..end];
+        // Not by the C library: musl's is a loop over `sendmsg`.
         // SAFETY: as in `receive`; the kernel only reads through the pointers.
-        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as _, 0) };
+        let sent = unsafe {
+            libc::syscall(libc::SYS_sendmmsg, socket.as_raw_fd(), headers.as_mut_ptr(), headers.len(), 0)
+        };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }

@@ -1,6 +1,5 @@
 //! A warm server without sockets: the zones of the stock Corefile, and answers in their cache.
 
-use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 
@@ -118,12 +117,6 @@ impl Fixture {
             Outcome::Reply { len, .. } => Some(len),
             _ => None,
         }
-    }
-
-    /// What [`Fixture::answer`] costs before and after it does something.
-    #[inline(never)]
-    pub fn nothing(&mut self, query: &[u8]) -> Option<usize> {
-        black_box(query.is_empty().then_some(0))
     }
 
     /// Panics unless the reply that was just written has this response code and this many answers.

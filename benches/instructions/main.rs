@@ -16,7 +16,8 @@ use callgrind::Part;
 use subjects::REGION;
 
 const BOUNDS: &str = include_str!("../bounds.tsv");
-const CONTROL: &str = "control: one atomic, one allocation";
+const ATOMIC: &str = "control: one atomic";
+const ALLOCATION: &str = "control: one allocation";
 
 /// Of one repetition.
 #[derive(Debug, Clone, Copy)]
@@ -94,9 +95,9 @@ fn print_functions(name: &str, part: &Part, times: u64) {
 fn judge(counts: &[(String, Counts)], bounds: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let by_name: BTreeMap<&str, Counts> = counts.iter().map(|(name, counts)| (&**name, *counts)).collect();
     let mut broken = Vec::new();
-    let control = by_name.get(CONTROL).ok_or("no control")?;
-    if control.allocations != 1 || control.atomics.is_some_and(|atomics| atomics != 1) {
-        broken.push(format!("the control is not seen: {control:?}"));
+    let control = |name| by_name.get(name).ok_or(format!("no {name}"));
+    if control(ALLOCATION)?.allocations != 1 || control(ATOMIC)?.atomics.is_some_and(|atomics| atomics != 1) {
+        broken.push("the controls are not seen".to_owned());
     }
     println!("{:<40}{:>20}{:>13}{:>9}", "", "instructions", "allocations", "atomics");
     let mut check = |name: &str, counts: Counts, limits: [&str; 3]| {
@@ -159,14 +160,13 @@ mod tests {
     use super::*;
 
     fn broken(hit: [u64; 3], control: [u64; 2], bounds: &str) -> usize {
-        let counts = |[instructions, allocations, atomics]: [u64; 3]| Counts {
-            instructions,
-            allocations,
-            atomics: Some(atomics),
+        let counts = |name: &str, [instructions, allocations, atomics]: [u64; 3]| {
+            (name.to_owned(), Counts { instructions, allocations, atomics: Some(atomics) })
         };
-        let control = (CONTROL.to_owned(), counts([9, control[0], control[1]]));
-        let bounds = format!("# a comment\n{CONTROL}\t-\t1\t1\n{bounds}");
-        judge(&[control, ("hit".to_owned(), counts(hit))], &bounds).unwrap().len()
+        let (allocation, atomic) =
+            (counts(ALLOCATION, [9, control[0], 2]), counts(ATOMIC, [9, 0, control[1]]));
+        let bounds = format!("# a comment\n{ALLOCATION}\t-\t-\t-\n{ATOMIC}\t-\t-\t-\n{bounds}");
+        judge(&[allocation, atomic, counts("hit", hit)], &bounds).unwrap().len()
     }
 
     #[test]

@@ -36,6 +36,7 @@ use crate::guardian::state::PULSE_MS;
 use crate::logging;
 use crate::metrics::{Registry, names};
 use crate::ready::{Latch, Ready};
+use crate::resident;
 use crate::server::Moderation;
 use crate::sockets::{Listen, Role, Sockets, is_supported};
 
@@ -235,6 +236,8 @@ impl Running {
     fn alone(&mut self) {
         if self.reloader.in_effect() {
             self.threads.look_for_loops();
+            // The start is over. Failing to save memory is no failure.
+            let _ = resident::drop_code();
         }
     }
 

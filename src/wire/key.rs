@@ -107,7 +107,7 @@ impl Key {
     }
 
     /// DO, CD and RD as bits.
-    #[inline]
+    #[inline(always)]
     fn flags_of(query: &Query<'_>) -> u8 {
         let flags = query.flags();
         (u8::from(query.dnssec_ok()) * Key::DNSSEC_OK)
@@ -134,25 +134,25 @@ impl Key {
     }
 
     /// The name, lower case, uncompressed wire octets.
-    #[inline]
+    #[inline(always)]
     pub fn name(&self) -> &[u8] {
         &self.octets[..self.name]
     }
 
     /// The question section: name, type and class.
-    #[inline]
+    #[inline(always)]
     pub fn question(&self) -> &[u8] {
         &self.octets[..self.name + FIXED]
     }
 
     /// All that two keys are compared by: the question, DO, CD and RD, and zeros to the end of the last line.
-    #[inline]
+    #[inline(always)]
     pub fn lines(&self) -> &[[u8; Key::LINE]] {
         &self.octets.as_chunks().0[..(self.name + FIXED) / Key::LINE + 1]
     }
 
     /// A hash of all of it, seeded anew in every process.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self) -> u64 {
         self.hash
     }

@@ -150,23 +150,31 @@ fn same_by<const N: usize>(one: &[u8], other: &[u8]) -> Option<bool> {
     Some(one_last == other_last && pairs.all(|(one, other)| one == other))
 }
 
-/// Copies `from` to `to`, which is as long, by the vector or word, for the same reasons.
+/// Copies `from` to `to`, which is as long: names by two vectors or words that may overlap, for the same reasons.
 #[inline(always)]
 pub(super) fn copy_octets(to: &mut [u8], from: &[u8]) {
-    if !copy_by::<16>(to, from) && !copy_by::<8>(to, from) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    if !copy_by::<32>(to, from)
+        && !copy_by::<16>(to, from)
+        && !copy_by::<64>(to, from)
+        && !copy_by::<8>(to, from)
+    {
+        to.copy_from_slice(from);
     }
 }
 
-/// Does what [`copy_octets`] does, unless there are fewer than `N` octets.
+/// Does what [`copy_octets`] does if there are between `N` and two times `N` octets.
 #[inline(always)]
 fn copy_by<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
-    let (Some(to_last), Some(from_last)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) else {
+    if from.len() > 2 * N {
+        return false;
+    }
+    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else {
         return false;
     };
-    *to_last = *from_last;
-    let pairs = to.as_chunks_mut::<N>().0.iter_mut().zip(from.as_chunks::<N>().0);
-    pairs.for_each(|(to, from)| *to = *from);
+    let Some(to_first) = to.first_chunk_mut::<N>() else { return false };
+    *to_first = *first;
+    let Some(to_last) = to.last_chunk_mut::<N>() else { return false };
+    *to_last = *last;
     true
 }
 
@@ -284,6 +292,21 @@ mod tests {
         assert_eq!(Name::from_text(&"a.".repeat(128)), Err(NameError::TooLong));
         assert_eq!(Name::from_text(r"a\25"), Err(NameError::BadEscape));
         assert_eq!(Name::from_text(r"a\256"), Err(NameError::BadEscape));
+    }
+
+    #[test]
+    fn octets_of_any_number_are_copied_and_compared() {
+        let from: Vec<u8> = (0..=255).collect();
+        for len in 0..from.len() {
+            let mut to = vec![7; len];
+            copy_octets(&mut to, &from[..len]);
+            assert!(to == from[..len] && same_octets(&to, &from[..len]), "{len} octets");
+            for at in 0..len {
+                to[at] ^= 1;
+                assert!(!same_octets(&to, &from[..len]), "octet {at} of {len}");
+                to[at] ^= 1;
+            }
+        }
     }
 
     #[test]
