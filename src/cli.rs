@@ -1,7 +1,11 @@
 //! The command line: node-cache's flags in Go's spelling, and a few subcommands.
 
+#[cfg(feature = "demo")]
+mod demo;
+mod doctor;
 mod flags;
 mod go;
+mod remedy;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +19,8 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::config::nearest::nearest;
 use crate::config::{Config, Options};
 use crate::node;
+#[cfg(feature = "demo")]
+pub use demo::Demo;
 
 /// Exit status for flags that cannot be understood, as Go's `flag` package has it.
 pub const EXIT_USAGE: i32 = 2;
@@ -48,9 +54,13 @@ pub enum Command {
     },
     /// `teardown`: remove link and rules.
     Teardown(Args),
-    /// `demo`: the try-it cluster, with the words that follow.
+    /// `doctor`: say what is wrong with the node, change nothing.
+    Doctor(crate::doctor::Options),
+    /// `remedy NAME`: a cure for another kind of node, until a signal.
+    Remedy(node::remedy::Order),
+    /// `demo`: the race laboratory.
     #[cfg(feature = "demo")]
-    Demo(Vec<String>),
+    Demo(Demo),
     /// `-version`.
     Version,
     /// `-plugins`: list the directives that are served.
@@ -148,8 +158,10 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             given.extend(more);
             subcommand(first, &given, positional)
         }
+        "doctor" => doctor::parse(&given, rest).map(Command::Doctor),
+        "remedy" => remedy::parse(rest).map(Command::Remedy),
         #[cfg(feature = "demo")]
-        "demo" => Ok(Command::Demo(rest.to_vec())),
+        "demo" => demo::parse(rest).map(Command::Demo),
         "help" => Err(help()),
         "version" => Ok(Command::Version),
         word => Err(stray(word, &given)),
@@ -163,7 +175,7 @@ fn utf8(word: OsString) -> Result<String, CliError> {
 fn split<'a>(words: &'a [String], known: &[go::Flag]) -> Result<(Vec<String>, &'a [String]), CliError> {
     go::normalise(words, known).map_err(|error| match error {
         go::FlagError::Help => help(),
-        go::FlagError::Unknown(name) => unknown(&name, known),
+        go::FlagError::Unknown(name) => CliError::usage(unknown(&name, known)),
         error => CliError::usage(error.to_string()),
     })
 }
@@ -201,11 +213,16 @@ fn subcommand(name: &str, given: &[String], positional: &[String]) -> Result<Com
 fn read(given: &[String]) -> Result<flags::Flags, CliError> {
     let words = std::iter::once("doorstep").chain(given.iter().map(String::as_str));
     let matches = flags::Flags::command().try_get_matches_from(words);
-    matches.and_then(|matches| flags::Flags::from_arg_matches(&matches)).map_err(|error| {
-        let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        CliError::usage(line.trim_start_matches("error: ").replace("'--", "'-"))
-    })
+    matches
+        .and_then(|matches| flags::Flags::from_arg_matches(&matches))
+        .map_err(|error| CliError::usage(first_line(&error)))
+}
+
+/// What clap says, with flags in Go's spelling.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").replace("'--", "'-")
 }
 
 /// Go's `flag` package takes `-x false` for `-x` and a word.
@@ -223,13 +240,13 @@ fn stray(word: &str, given: &[String]) -> CliError {
     ))
 }
 
-fn unknown(name: &str, known: &[go::Flag]) -> CliError {
+fn unknown(name: &str, known: &[go::Flag]) -> String {
     let hint = match nearest(name, known.iter().map(|flag| flag.name.as_str())) {
         _ if name == "setupebtables" => "; node-cache dropped it long ago, remove it".to_owned(),
         Some(meant) => format!("; did you mean -{meant}?"),
         None => String::new(),
     };
-    CliError::usage(format!("flag provided but not defined: -{name}{hint}"))
+    format!("flag provided but not defined: -{name}{hint}")
 }
 
 fn help() -> CliError {

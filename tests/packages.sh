@@ -13,7 +13,7 @@ BENCH_PACKAGES='binutils nsd valgrind'
 # Who is measured beside Doorstep if it is there.
 PEER_PACKAGES='bind9 dnsdist dnsmasq-base knot-resolver pdns-recursor unbound'
 # What boots a stock kernel in tests/vm.
-VM_PACKAGES='binutils busybox-static conntrack cpio iproute2 iptables kmod nftables qemu-system-x86'
+VM_PACKAGES='binutils busybox-static conntrack cpio iproute2 iptables ipvsadm kmod nftables qemu-system-x86'
 # The fuzzing engine is C++.
 FUZZ_PACKAGES='g++'
 

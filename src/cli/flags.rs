@@ -17,8 +17,10 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(60);
 const SUBCOMMANDS: &str = "\
 Subcommands:
   check [COREFILE]   Say what a configuration means, or list its mistakes
+  doctor             Say what is wrong with DNS on this node; `doctor -help` for its flags
   teardown           Remove the interface and the rules, then exit
-  demo               Show it at work in network namespaces
+  remedy NAME        Keep a cure for another kind of node in place, until SIGTERM
+  demo               Race look-ups without and with it, in network namespaces
 
 Flags take one dash or two, and their value after a blank or =. Switches only after =:
 -setupiptables=false.";
@@ -104,7 +106,7 @@ pub struct Flags {
 
 /// Wrappers keep clap from reading meaning into `Option` and `Vec`.
 #[derive(Debug, Clone)]
-struct RulesBackend(Option<Backend>);
+pub struct RulesBackend(pub Option<Backend>);
 
 #[derive(Debug, Clone)]
 struct Listen(Vec<SocketAddr>);
@@ -150,7 +152,7 @@ impl Flags {
 }
 
 /// node-cache ends on a piece that is no address, blanks and empty pieces included.
-fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
+pub fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
     let mut found = Vec::new();
     if text.is_empty() {
         return Ok(found);
@@ -172,7 +174,7 @@ fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
     Ok(found)
 }
 
-fn backend(text: &str) -> Result<RulesBackend, String> {
+pub fn backend(text: &str) -> Result<RulesBackend, String> {
     Ok(RulesBackend(match text {
         "auto" => None,
         "nftables" => Some(Backend::Nftables),

@@ -8,6 +8,7 @@ use super::relay::Relay;
 use super::state::{Action, Cause, Event, Id};
 use super::worker::Worker;
 use super::{Guardian, Outcome};
+use crate::resident;
 use crate::sockets::{Listen, Role};
 
 impl Cause {
@@ -107,6 +108,10 @@ impl Guardian<'_> {
         if !self.announced {
             self.announced = true;
             self.announce();
+            if self.succession.predecessor.is_none() {
+                // It may have been there when the worker was told so.
+                self.tell(id, &Message::CatchUp { totals: None });
+            }
         }
     }
 
@@ -119,6 +124,8 @@ impl Guardian<'_> {
         self.take_over();
         self.open_door();
         tracing::info!("doorstep {} serves", env!("CARGO_PKG_VERSION"));
+        // It mostly waits from here on. Failing to save memory is no failure.
+        let _ = resident::drop_code();
     }
 
     fn start_relay(&mut self) {

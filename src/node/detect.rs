@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::iptables::{self, Family, Saved, Variant};
-use super::nftables::{Ownership, Table};
+use super::nftables::{Contents, Ownership, Table};
+use super::remedy::ipvs_notrack::Sources;
 use super::rules::RuleSet;
 use super::{Backend, Config};
 
@@ -61,7 +62,7 @@ pub fn choose(wanted: Option<Backend>, facts: &Facts) -> Choice {
 pub fn gather(config: &Config) -> Facts {
     let nftables = Table::open(Ownership::Plain).and_then(|mut table| {
         let names = table.names()?;
-        table.probe(&RuleSet::new(config)).map(|()| names)
+        table.probe(&Contents::of(&RuleSet::new(config))).map(|()| names)
     });
     let saved: Vec<(Family, Saved)> =
         Family::BOTH.into_iter().filter_map(|family| Some((family, iptables::read(family).ok()?))).collect();
@@ -93,6 +94,14 @@ pub fn gather(config: &Config) -> Facts {
             (false, false) => None,
         },
     }
+}
+
+/// Those of the local addresses that IPVS balances DNS for: it takes the packets before any socket does,
+/// whatever the rules.
+pub fn balanced_by_ipvs(config: &Config) -> Vec<IpAddr> {
+    let mut balanced = Sources::default().balanced();
+    balanced.retain(|ip| config.local_ips.contains(ip));
+    balanced
 }
 
 /// What drops whatever nothing accepts: a chain's policy, or a rule without a match.

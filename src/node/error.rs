@@ -17,6 +17,14 @@ pub enum Error {
     /// The iptables rules could not be read or changed.
     #[error(transparent)]
     Iptables(#[from] iptables::Error),
+    /// A file of the kernel's could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system call says.
+        source: std::io::Error,
+    },
 }
 
 impl Error {
@@ -25,7 +33,7 @@ impl Error {
     pub fn error_type(&self) -> &'static str {
         match self {
             Error::InterfaceAdd(_) => "interface_add",
-            Error::InterfaceCheck(_) => "interface_check",
+            Error::InterfaceCheck(_) | Error::File { .. } => "interface_check",
             Error::Iptables(iptables::Error::Locked { .. }) => "iptables_lock",
             Error::Nftables(_) | Error::Iptables(_) => "iptables",
         }

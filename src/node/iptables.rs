@@ -195,8 +195,13 @@ fn restore(family: Family, order: [Table; 2], lines: impl Fn(Table) -> Vec<Strin
     if script.is_empty() {
         return Ok(());
     }
-    let program = family.program("-restore");
-    run(&program, &["-w", "5", "--noflush"], &script).map(|_| ())
+    apply(family, &script)
+}
+
+/// Applies a script of `iptables-restore` to one family, one transaction per table in it; rules that
+/// it does not name stay.
+pub(super) fn apply(family: Family, script: &str) -> Result<(), Error> {
+    run(&family.program("-restore"), &["-w", "5", "--noflush"], script).map(|_| ())
 }
 
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {

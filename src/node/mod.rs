@@ -3,42 +3,48 @@
 //! | file | what |
 //! |---|---|
 //! | `link` | the link and its addresses |
+//! | `links`, `nftables::survey` | everybody's links and rules, read for the doctor |
 //! | `rules` | the rules as typed values, node-cache's order and comments |
 //! | `nftables` | the rules in a table that dies with its owner |
 //! | `iptables` | the rules as node-cache writes them |
 //! | `detect` | which of the two |
 //! | `reconcile` | the thread that compares and repairs; `monitor` wakes it |
+//! | `remedy` | cures for nodes where the cache does not stand on the pods' way |
 //! | `capability` | what this process may do at all |
 //! | `netlink`, `command` | how the kernel and the iptables tools are talked to |
 //!
 //! Everything blocks; nothing here knows a DNS message.
 
 mod capability;
-mod command;
+pub mod command;
 mod config;
 pub mod detect;
 mod error;
 pub mod iptables;
 pub mod link;
-mod monitor;
+pub mod links;
+pub mod monitor;
 pub mod netlink;
 pub mod nftables;
 mod reconcile;
+pub mod remedy;
 pub mod rules;
 
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkAttribute;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
 pub use capability::{consequence as capability_consequence, missing as missing_capabilities};
 pub use config::{Backend, Config};
 pub use error::Error;
-pub use reconcile::{Drift, Event, Reconciler, SpawnError, Trigger};
+pub use reconcile::{Drift, Event, Kept, Reconciler, SpawnError, Trigger};
 
 use link::Link;
-use monitor::Scope;
+use monitor::Change;
 use nftables::{Ownership, Table};
 use rules::RuleSet;
 
@@ -142,6 +148,12 @@ impl Node {
             "rules go through this backend: {}",
             choice.reason
         );
+        for ip in detect::balanced_by_ipvs(&self.config) {
+            warn!(
+                "IPVS balances DNS at {ip}, so pods that ask it never reach the cache: leave it out of -localip \
+                 and give pods the link-local address, or see `doorstep remedy ipvs-notrack`"
+            );
+        }
         self.backend = Some(choice.backend);
         let installed = self.write_rules()?;
         match choice.backend {
@@ -239,15 +251,38 @@ impl Node {
             }
         }
     }
+}
 
-    /// Whether another process holds the very rules that this one wants.
-    fn rules_held_elsewhere(&self) -> bool {
-        let held = self.table.as_ref().is_some_and(Table::held_elsewhere);
-        self.rules_wanted && held
+impl Kept for Node {
+    fn reconcile(&mut self) -> Drift {
+        Node::reconcile(self)
     }
 
-    fn scope(&self) -> Scope<'_> {
-        Scope { link: self.link.name(), index: self.link.index(), backend: self.backend }
+    fn concerned_by(&self, change: Change<'_>) -> bool {
+        match change {
+            Change::Route(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) => {
+                let ours =
+                    |a: &LinkAttribute| matches!(a, LinkAttribute::IfName(name) if name == self.link.name());
+                Some(link.header.index) == self.link.index() || link.attributes.iter().any(ours)
+            }
+            Change::Route(
+                RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
+            ) => self.link.index().is_none_or(|index| address.header.index == index),
+            Change::Route(_) => false,
+            Change::Rules { table, chain } => match self.backend {
+                Some(Backend::Nftables) => table == Some(nftables::TABLE),
+                Some(Backend::Iptables) => {
+                    matches!(table, Some("raw" | "filter"))
+                        && matches!(chain, None | Some("PREROUTING" | "INPUT" | "OUTPUT"))
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// Another process holds the very rules that this one wants: its end is not announced.
+    fn is_waiting(&self) -> bool {
+        self.rules_wanted && self.table.as_ref().is_some_and(Table::held_elsewhere)
     }
 }
 
@@ -257,7 +292,7 @@ fn is_on_this_node(ip: IpAddr) -> bool {
 }
 
 /// Removes whatever Doorstep or node-cache may have left on the node, whoever set it up: rules of
-/// both backends, by shape and by node-cache's comment, then the link. Goes on after failures and
+/// both backends, by shape and by node-cache's comment, what remedies left, then the link. Goes on after failures and
 /// returns them all.
 ///
 /// What `config` says not to set up is not torn down either.
@@ -279,6 +314,7 @@ pub fn teardown(config: &Config) -> Vec<Error> {
                 Err(e) => errors.push(Error::Iptables(e)),
             }
         }
+        errors.extend(remedy::clean());
     }
     if config.setup_interface
         && let Err(e) = Link::new(&config.interface, &config.local_ips).remove()

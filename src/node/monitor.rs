@@ -1,4 +1,4 @@
-//! Change notifications from the kernel, narrowed to what concerns our link and rules.
+//! Change notifications from the kernel, narrowed to what concerns whoever keeps something.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -6,13 +6,11 @@ use netlink_packet_core::NetlinkPayload;
 use netlink_packet_netfilter::nftables::{ChainAttribute, NfTablesMessage, RuleAttribute, TableAttribute};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::net::netlink::NETFILTER;
 
 use super::netlink::{self, Error};
-use super::{Backend, nftables};
 
 /// RTNLGRP_LINK (1), RTNLGRP_IPV4_IFADDR (5), RTNLGRP_IPV6_IFADDR (9).
 const ROUTE_GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 8;
@@ -28,15 +26,18 @@ pub struct Monitor {
     netfilter: OwnedFd,
 }
 
-/// What a change must touch to matter: on a node with many pods most touch something else.
+/// One change that the kernel announces.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
-    /// The link's name.
-    pub link: &'a str,
-    /// The link's index, once known.
-    pub index: Option<u32>,
-    /// Who carries the rules, once chosen.
-    pub backend: Option<Backend>,
+pub enum Change<'a> {
+    /// To a link or an address.
+    Route(&'a RouteNetlinkMessage),
+    /// To nftables, iptables-nft's tables included.
+    Rules {
+        /// The table.
+        table: Option<&'a str>,
+        /// The chain, where the change touches one.
+        chain: Option<&'a str>,
+    },
 }
 
 impl Monitor {
@@ -53,13 +54,13 @@ impl Monitor {
         [self.route.as_fd(), self.netfilter.as_fd()]
     }
 
-    /// Reads all that waits, without blocking. Returns whether any of it concerns `scope`; what was
-    /// lost (the socket overflowed) or cannot be decoded may have.
-    pub fn drain(&self, scope: Scope<'_>) -> bool {
+    /// Reads all that waits, without blocking. Returns whether any of it concerns the caller, which on
+    /// a node with many pods is little; what was lost (the socket overflowed) or cannot be decoded may.
+    pub fn drain(&self, concerns: impl Fn(Change<'_>) -> bool) -> bool {
         let route = drain(&self.route, |datagram| {
             netlink::messages::<RouteNetlinkMessage>(datagram).any(|message| {
                 message.map_or(true, |message| match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => route_concerns(&inner, scope),
+                    NetlinkPayload::InnerMessage(inner) => concerns(Change::Route(&inner)),
                     _ => false,
                 })
             })
@@ -67,7 +68,7 @@ impl Monitor {
         let netfilter = drain(&self.netfilter, |datagram| {
             netlink::messages::<NetfilterMessage>(datagram).any(|message| {
                 message.map_or(true, |message| match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => rules_concern(&inner, scope.backend),
+                    NetlinkPayload::InnerMessage(inner) => rules_change(&inner).is_some_and(&concerns),
                     _ => false,
                 })
             })
@@ -89,36 +90,12 @@ fn drain(socket: &OwnedFd, concerns: impl Fn(&[u8]) -> bool) -> bool {
     }
 }
 
-fn route_concerns(message: &RouteNetlinkMessage, scope: Scope<'_>) -> bool {
-    match message {
-        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
-            Some(link.header.index) == scope.index || is_named(link, scope.link)
-        }
-        RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
-            scope.index.is_none_or(|index| address.header.index == index)
-        }
-        _ => false,
-    }
-}
-
-fn is_named(link: &LinkMessage, name: &str) -> bool {
-    let same = |a: &LinkAttribute| matches!(a, LinkAttribute::IfName(own) if own == name);
-    link.attributes.iter().any(same)
-}
-
-fn rules_concern(message: &NetfilterMessage, backend: Option<Backend>) -> bool {
+fn rules_change(message: &NetfilterMessage) -> Option<Change<'_>> {
     let NetfilterMessageInner::NfTables(message) = &message.inner else {
-        return false;
+        return None;
     };
     let (table, chain) = place(message);
-    match backend {
-        Some(Backend::Nftables) => table == Some(nftables::TABLE),
-        Some(Backend::Iptables) => {
-            matches!(table, Some("raw" | "filter"))
-                && matches!(chain, None | Some("PREROUTING" | "INPUT" | "OUTPUT"))
-        }
-        None => false,
-    }
+    Some(Change::Rules { table, chain })
 }
 
 /// The table that a change touches and, where it touches one, the chain.

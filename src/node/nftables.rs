@@ -8,14 +8,15 @@
 //! An `accept` here ends the walk through this table's chain alone: a drop in another table, or in
 //! iptables, still stands. Hosts whose firewall drops by default need the iptables backend.
 
+mod contents;
 mod expression;
+pub mod survey;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
-    TableAttribute, TableFlags, TableMessage,
+    ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -24,19 +25,17 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::netlink::{Connection, Error};
-use super::rules::{Chain, Rule, RuleSet, Table as RuleTable};
-use expression::{Step, from_kernel, steps, to_kernel};
+use super::rules::RuleSet;
+use expression::from_kernel;
+
+pub use contents::{BaseChain, Contents, ListedRule};
+pub use expression::{Side, Step, port_steps, prefix_steps};
 
 /// The table's name; its family is `inet`.
 pub const TABLE: &str = "nodelocaldns";
 /// The name of the table that exists inside one transaction only.
 const PROBE: &str = "nodelocaldns-probe";
 
-/// NF_IP_PRI_RAW: before conntrack at -200.
-const PRIORITY_RAW: i32 = -300;
-/// NF_IP_PRI_FILTER.
-const PRIORITY_FILTER: i32 = 0;
-const POLICY_ACCEPT: u32 = 1;
 /// `NFTNL_UDATA_RULE_COMMENT`: the type that `nft` reads as a rule's comment.
 const USERDATA_COMMENT: u8 = 0;
 
@@ -53,6 +52,7 @@ pub enum Ownership {
 #[derive(Debug)]
 pub struct Table {
     connection: Connection,
+    name: &'static str,
     ownership: Ownership,
     held_elsewhere: bool,
 }
@@ -63,9 +63,6 @@ struct Listing {
     dormant: bool,
     rules: Vec<ListedRule>,
 }
-
-/// What of a rule is compared: chain, comment, steps (`None`: not one of ours).
-type ListedRule = (String, Option<String>, Option<Vec<Step>>);
 
 impl AsFd for Table {
     /// The socket whose closing ends the table.
@@ -78,13 +75,19 @@ impl Table {
     /// Opens a socket that may own a table; none is made yet. `Owned` gives way to `Plain` on a
     /// kernel that has no owner flag.
     pub fn open(ownership: Ownership) -> Result<Table, Error> {
-        Connection::netfilter().map(|connection| Table { connection, ownership, held_elsewhere: false })
+        Table::named(TABLE, ownership)
+    }
+
+    /// The same for a table of another name, in the family `inet` too.
+    pub fn named(name: &'static str, ownership: Ownership) -> Result<Table, Error> {
+        Connection::netfilter().map(|connection| Table { connection, name, ownership, held_elsewhere: false })
     }
 
     /// Takes over the socket of another process, and with it the table.
     pub fn adopt(socket: OwnedFd) -> Result<Table, Error> {
         Connection::adopt(socket).map(|connection| Table {
             connection,
+            name: TABLE,
             ownership: Ownership::Owned,
             held_elsewhere: false,
         })
@@ -101,16 +104,21 @@ impl Table {
         self.held_elsewhere
     }
 
-    /// Makes the table hold exactly `rules`, in one transaction. Returns how many were missing,
-    /// or too many; 0: nothing was touched.
+    /// Makes the table hold exactly `rules`: [`Table::keep`].
+    pub fn install(&mut self, rules: &RuleSet) -> Result<usize, Error> {
+        self.keep(&Contents::of(rules))
+    }
+
+    /// Makes the table hold exactly `contents`, in one transaction. Returns how many rules were
+    /// missing, or too many; 0: nothing was touched.
     ///
     /// A table with these very rules that another process owns is left to it. Replacing anything
     /// else that another process owns fails with `EPERM`.
-    pub fn install(&mut self, rules: &RuleSet) -> Result<usize, Error> {
+    pub fn keep(&mut self, contents: &Contents) -> Result<usize, Error> {
         let present = self.list()?;
         let differences = match &present {
-            Some(listing) => differences(listing, rules),
-            None => rules.rules().len(),
+            Some(listing) => differences(listing, contents),
+            None => contents.rules.len(),
         };
         let owner = present.as_ref().and_then(|listing| listing.owner);
         let leased = owner.is_some() || self.ownership == Ownership::Plain;
@@ -118,13 +126,13 @@ impl Table {
         if present.is_some() && differences == 0 && leased {
             return Ok(0);
         }
-        let mut outcome = self.replace(present.is_some(), rules);
+        let mut outcome = self.replace(present.is_some(), contents);
         if self.ownership == Ownership::Owned
             && let Err(e) = &outcome
             && matches!(e.refusal(), Some(Errno::OPNOTSUPP | Errno::INVAL))
         {
             self.ownership = Ownership::Plain;
-            outcome = self.replace(present.is_some(), rules);
+            outcome = self.replace(present.is_some(), contents);
             if outcome.is_ok() {
                 warn!(
                     "this kernel has no owner flag for tables: after a crash the rules stay until \
@@ -142,7 +150,7 @@ impl Table {
             return Ok(false);
         };
         if self.is_of_another(listing.owner) {
-            info!("table inet {TABLE} belongs to another process, left alone");
+            info!("table inet {} belongs to another process, left alone", self.name);
             return Ok(false);
         }
         self.delete()
@@ -154,8 +162,8 @@ impl Table {
 
     /// Removes the table; fails with `EPERM` if another process owns it.
     pub(super) fn delete(&mut self) -> Result<bool, Error> {
-        let operation = format!("delete table inet {TABLE}");
-        let deletion = NfTablesMessage::DeleteTable(table_message(TABLE, TableFlags::empty()));
+        let operation = format!("delete table inet {}", self.name);
+        let deletion = NfTablesMessage::DeleteTable(table_message(self.name, TableFlags::empty()));
         match self.connection.transaction(&operation, vec![(inet(deletion), 0)]) {
             Ok(()) => Ok(true),
             Err(e) if e.refusal() == Some(Errno::NOENT) => Ok(false),
@@ -163,10 +171,10 @@ impl Table {
         }
     }
 
-    /// Whether the kernel takes `rules` (all modules are there, and we may): makes a table of
+    /// Whether the kernel takes `contents` (all modules are there, and we may): makes a table of
     /// another name with them and deletes it again, in one transaction.
-    pub fn probe(&mut self, rules: &RuleSet) -> Result<(), Error> {
-        let mut batch = creation(PROBE, TableFlags::empty(), rules);
+    pub fn probe(&mut self, contents: &Contents) -> Result<(), Error> {
+        let mut batch = creation(PROBE, TableFlags::empty(), contents);
         let deletion = table_message(PROBE, TableFlags::empty());
         batch.push((inet(NfTablesMessage::DeleteTable(deletion)), 0));
         self.connection.transaction("try out an nftables table", batch)
@@ -190,25 +198,40 @@ impl Table {
         Ok(tables.into_iter().filter_map(name).collect())
     }
 
+    /// The chains of all tables that drop forwarded packets unless a rule of theirs says otherwise, as
+    /// "TABLE CHAIN".
+    pub fn forward_drops(&mut self) -> Result<Vec<String>, Error> {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+        let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let chains = self.connection.dump("list chains", NetfilterMessage::new(header, request))?;
+        let name = |message: NetfilterMessage| match message.inner {
+            NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => {
+                contents::forward_drop(&chain)
+            }
+            _ => None,
+        };
+        Ok(chains.into_iter().filter_map(name).collect())
+    }
+
     /// Deletes the table if it is there and makes it anew, in one transaction.
-    fn replace(&mut self, present: bool, rules: &RuleSet) -> Result<(), Error> {
+    fn replace(&mut self, present: bool, contents: &Contents) -> Result<(), Error> {
         let flags = match self.ownership {
             Ownership::Owned => TableFlags::Owner,
             Ownership::Plain => TableFlags::empty(),
         };
         let mut batch = Vec::new();
         if present {
-            let deletion = NfTablesMessage::DeleteTable(table_message(TABLE, TableFlags::empty()));
+            let deletion = NfTablesMessage::DeleteTable(table_message(self.name, TableFlags::empty()));
             batch.push((inet(deletion), 0));
         }
-        batch.extend(creation(TABLE, flags, rules));
-        let operation = format!("write table inet {TABLE}");
+        batch.extend(creation(self.name, flags, contents));
+        let operation = format!("write table inet {}", self.name);
         self.connection.transaction(&operation, batch)
     }
 
     fn list(&mut self) -> Result<Option<Listing>, Error> {
-        let operation = format!("read table inet {TABLE}");
-        let request = NfTablesMessage::GetTable(table_message(TABLE, TableFlags::empty()));
+        let operation = format!("read table inet {}", self.name);
+        let request = NfTablesMessage::GetTable(table_message(self.name, TableFlags::empty()));
         let answer = match self.connection.request(&operation, inet(request), 0) {
             Ok(answer) => answer,
             Err(e) if e.refusal() == Some(Errno::NOENT) => return Ok(None),
@@ -229,38 +252,31 @@ impl Table {
                 }
             }
         }
-        let attributes = vec![RuleAttribute::Table(TABLE.into())];
+        let attributes = vec![RuleAttribute::Table(self.name.into())];
         let request = NfTablesMessage::GetRule(RuleMessage { attributes });
         let rules = self.connection.dump(&operation, inet(request))?;
-        listing.rules = rules.into_iter().filter_map(listed_rule).collect();
+        listing.rules = rules.into_iter().filter_map(|rule| listed_rule(rule, self.name)).collect();
         Ok(Some(listing))
     }
 }
 
 /// The messages that make a table with its chains and rules.
-fn creation(name: &str, flags: TableFlags, rules: &RuleSet) -> Vec<(NetfilterMessage, u16)> {
+fn creation(name: &str, flags: TableFlags, contents: &Contents) -> Vec<(NetfilterMessage, u16)> {
     let table = NfTablesMessage::NewTable(table_message(name, flags));
     let mut messages = vec![(inet(table), NLM_F_CREATE)];
-    for chain in base_chains(name) {
-        messages.push((inet(NfTablesMessage::NewChain(chain)), NLM_F_CREATE));
+    for chain in &contents.chains {
+        messages.push((inet(NfTablesMessage::NewChain(chain.message(name))), NLM_F_CREATE));
     }
-    for rule in rules.rules() {
-        let message = NfTablesMessage::NewRule(rule_message(name, rule));
+    for rule in &contents.rules {
+        let message = NfTablesMessage::NewRule(rule.message(name));
         messages.push((inet(message), NLM_F_CREATE | NLM_F_APPEND));
     }
     messages
 }
 
 /// How many rules are missing, plus how many are there that are not wanted.
-fn differences(listing: &Listing, rules: &RuleSet) -> usize {
-    let wanted: Vec<ListedRule> = rules
-        .rules()
-        .iter()
-        .map(|rule| {
-            let comment = rule.comment().to_owned();
-            (chain_name(rule.table, rule.chain), Some(comment), Some(steps(rule)))
-        })
-        .collect();
+fn differences(listing: &Listing, contents: &Contents) -> usize {
+    let wanted = &contents.rules;
     let missing = wanted.iter().filter(|rule| !listing.rules.contains(rule)).count();
     let surplus = listing.rules.len().saturating_sub(wanted.len() - missing);
     missing + surplus + usize::from(listing.dormant)
@@ -279,43 +295,8 @@ fn table_message(name: &str, flags: TableFlags) -> TableMessage {
     TableMessage { attributes }
 }
 
-/// Named after the iptables table and chain whose place each takes.
-fn chain_name(table: RuleTable, chain: Chain) -> String {
-    format!("{}_{}", table.iptables(), chain.iptables().to_lowercase())
-}
-
-fn base_chains(name: &str) -> [ChainMessage; 4] {
-    use InetHookNumber::{LocalIn, LocalOut, PreRouting};
-    let base = |table, chain, hook: InetHookNumber, priority: i32| ChainMessage {
-        attributes: vec![
-            ChainAttribute::Table(name.into()),
-            ChainAttribute::Name(chain_name(table, chain)),
-            ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority.cast_unsigned())]),
-            ChainAttribute::Policy(POLICY_ACCEPT),
-            ChainAttribute::Type("filter".into()),
-        ],
-    };
-    [
-        base(RuleTable::Raw, Chain::Prerouting, PreRouting, PRIORITY_RAW),
-        base(RuleTable::Raw, Chain::Output, LocalOut, PRIORITY_RAW),
-        base(RuleTable::Filter, Chain::Input, LocalIn, PRIORITY_FILTER),
-        base(RuleTable::Filter, Chain::Output, LocalOut, PRIORITY_FILTER),
-    ]
-}
-
-fn rule_message(name: &str, rule: &Rule) -> RuleMessage {
-    RuleMessage {
-        attributes: vec![
-            RuleAttribute::Table(name.into()),
-            RuleAttribute::Chain(chain_name(rule.table, rule.chain)),
-            RuleAttribute::Expressions(steps(rule).iter().map(to_kernel).collect()),
-            RuleAttribute::UserData(comment_userdata(rule.comment())),
-        ],
-    }
-}
-
 /// `nft`'s own encoding: type, length, text with its NUL.
-fn comment_userdata(comment: &'static str) -> Vec<u8> {
+pub(super) fn comment_userdata(comment: &str) -> Vec<u8> {
     let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
     let mut bytes = vec![USERDATA_COMMENT, length];
     bytes.extend_from_slice(comment.as_bytes());
@@ -323,7 +304,7 @@ fn comment_userdata(comment: &'static str) -> Vec<u8> {
     bytes
 }
 
-fn listed_rule(message: NetfilterMessage) -> Option<ListedRule> {
+fn listed_rule(message: NetfilterMessage, name: &str) -> Option<ListedRule> {
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else {
         return None;
     };
@@ -338,10 +319,10 @@ fn listed_rule(message: NetfilterMessage) -> Option<ListedRule> {
         }
     }
     // Kernels before 4.13 do not filter the dump by table.
-    (table.as_deref() == Some(TABLE)).then_some((chain?, comment, steps))
+    (table.as_deref() == Some(name)).then_some(ListedRule { chain: chain?, comment, steps })
 }
 
-fn comment_of(userdata: &[u8]) -> Option<String> {
+pub(super) fn comment_of(userdata: &[u8]) -> Option<String> {
     let (&[kind, length], text) = userdata.split_first_chunk()?;
     let text = text.get(..usize::from(length).checked_sub(1)?)?;
     (kind == USERDATA_COMMENT).then(|| String::from_utf8_lossy(text).into_owned())

@@ -1,4 +1,4 @@
-//! The thread that keeps the node's state as it should be.
+//! The thread that keeps a part of the node's state as it should be.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 use super::Node;
-use super::monitor::Monitor;
+use super::monitor::{Change, Monitor};
 
 /// Changes come in bursts (a flush is a notification per rule): look once, when it is over.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -60,33 +60,47 @@ pub struct Event {
     pub drift: Drift,
 }
 
+/// A part of the node's state: the thread compares it with what is there.
+pub trait Kept: Send + 'static {
+    /// Compares what is wanted with what is there, and repairs it.
+    fn reconcile(&mut self) -> Drift;
+
+    /// Whether `change` may have touched it.
+    fn concerned_by(&self, change: Change<'_>) -> bool;
+
+    /// Whether to look every second: what is waited for is announced to nobody.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+}
+
 /// Why the thread could not be started. The node comes back unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch the node's state: {reason}")]
-pub struct SpawnError {
-    /// The node that was to be watched.
-    pub node: Box<Node>,
+pub struct SpawnError<K = Node> {
+    /// What was to be watched.
+    pub node: Box<K>,
     /// What failed.
     pub reason: String,
 }
 
 /// The running thread, `node`. Dropping it stops and joins it; the state stays as it is, except
-/// for what ends with its [`Node`].
+/// for what ends with its owner.
 #[derive(Debug)]
-pub struct Reconciler {
+pub struct Reconciler<K = Node> {
     stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<Node>>,
+    thread: Option<JoinHandle<K>>,
 }
 
-impl Reconciler {
+impl<K: Kept> Reconciler<K> {
     /// Watches over what `node` has set up: at every `interval` (at least 1 s), and about 100 ms
     /// after the kernel announces a change to it. `on_event` is called from the thread after each
     /// comparison, whatever its outcome.
     pub fn spawn(
-        node: Node,
+        node: K,
         interval: Duration,
         on_event: impl Fn(Event) + Send + 'static,
-    ) -> Result<Reconciler, SpawnError> {
+    ) -> Result<Reconciler<K>, SpawnError<K>> {
         let prepared = Monitor::open().map_err(|e| e.to_string()).and_then(|monitor| {
             let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
             Ok((monitor, Arc::new(stop)))
@@ -105,15 +119,17 @@ impl Reconciler {
 
     /// Ends the thread, waiting for a repair in progress, and gives the node back: from here on
     /// nothing races with its teardown.
-    pub fn stop(mut self) -> Node {
+    pub fn stop(mut self) -> K {
         match self.join() {
             Some(Ok(node)) => node,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
             None => unreachable!("the thread is joined by stop or by drop, never both"),
         }
     }
+}
 
-    fn join(&mut self) -> Option<std::thread::Result<Node>> {
+impl<K> Reconciler<K> {
+    fn join(&mut self) -> Option<std::thread::Result<K>> {
         let thread = self.thread.take()?;
         // Fails only when the counter is full, that is when it was told already.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
@@ -121,21 +137,21 @@ impl Reconciler {
     }
 }
 
-impl Drop for Reconciler {
+impl<K> Drop for Reconciler<K> {
     fn drop(&mut self) {
         self.join();
     }
 }
 
-struct Watch {
-    node: Node,
+struct Watch<K> {
+    node: K,
     monitor: Monitor,
     stop: Arc<OwnedFd>,
     interval: Duration,
 }
 
-impl Watch {
-    fn run(mut self, on_event: impl Fn(Event)) -> Node {
+impl<K: Kept> Watch<K> {
+    fn run(mut self, on_event: impl Fn(Event)) -> K {
         // A thread without its name works as well.
         let _ = rustix::thread::set_name(c"node");
         let mut by_interval = self.next_by_interval();
@@ -145,7 +161,7 @@ impl Watch {
             if self.wait(due) {
                 return self.node;
             }
-            if self.monitor.drain(self.node.scope()) && by_notification.is_none() {
+            if self.monitor.drain(|change| self.node.concerned_by(change)) && by_notification.is_none() {
                 by_notification = Some(Instant::now() + DEBOUNCE);
             }
             let now = Instant::now();
@@ -164,7 +180,7 @@ impl Watch {
 
     /// `None`: farther off than the clock can say.
     fn next_by_interval(&self) -> Option<Instant> {
-        let interval = if self.node.rules_held_elsewhere() { SHORTEST } else { self.interval };
+        let interval = if self.node.is_waiting() { SHORTEST } else { self.interval };
         Instant::now().checked_add(interval)
     }
 

@@ -1,8 +1,8 @@
 //! A rule as the kernel's expressions, and back.
 
 use netlink_packet_netfilter::nftables::{
-    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, MetaKey, Operator,
-    Payload, Register, Verdict as Code, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, MetaKey,
+    Operator, Payload, Register, Verdict as Code, VerdictAttribute,
 };
 use std::net::IpAddr;
 
@@ -13,9 +13,9 @@ const NFPROTO_IPV6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 /// `NFT_PAYLOAD_NETWORK_HEADER`.
-const NETWORK_HEADER: u32 = 1;
+pub const NETWORK_HEADER: u32 = 1;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`.
-const TRANSPORT_HEADER: u32 = 2;
+pub const TRANSPORT_HEADER: u32 = 2;
 const NF_ACCEPT: u32 = 1;
 
 /// One instruction of a rule. Loads go to the register that the next comparison reads.
@@ -32,6 +32,8 @@ pub enum Step {
         /// Number of bytes.
         length: u32,
     },
+    /// Keep the loaded bits that are set here.
+    Mask(Vec<u8>),
     /// Leave the rule unless the loaded bytes are these.
     Equal(Vec<u8>),
     /// Count the packet.
@@ -42,37 +44,71 @@ pub enum Step {
     Accept,
 }
 
-/// The steps of a rule in a table of family `inet`.
-pub fn steps(rule: &Rule) -> Vec<Step> {
-    let (family, address, offset) = match (rule.address, rule.direction) {
-        (IpAddr::V4(v4), Direction::From) => (NFPROTO_IPV4, v4.octets().to_vec(), 12),
-        (IpAddr::V4(v4), Direction::To) => (NFPROTO_IPV4, v4.octets().to_vec(), 16),
-        (IpAddr::V6(v6), Direction::From) => (NFPROTO_IPV6, v6.octets().to_vec(), 8),
-        (IpAddr::V6(v6), Direction::To) => (NFPROTO_IPV6, v6.octets().to_vec(), 24),
+/// Which end of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Whence.
+    Source,
+    /// Whither.
+    Destination,
+}
+
+/// The steps that leave the rule unless the packet is of `network`'s family and its address on `side`
+/// is in `network`, a prefix of `length` bits without bits beyond them.
+pub fn prefix_steps(side: Side, network: IpAddr, length: u8) -> Vec<Step> {
+    let (family, octets, offset) = match (network, side) {
+        (IpAddr::V4(v4), Side::Source) => (NFPROTO_IPV4, v4.octets().to_vec(), 12),
+        (IpAddr::V4(v4), Side::Destination) => (NFPROTO_IPV4, v4.octets().to_vec(), 16),
+        (IpAddr::V6(v6), Side::Source) => (NFPROTO_IPV6, v6.octets().to_vec(), 8),
+        (IpAddr::V6(v6), Side::Destination) => (NFPROTO_IPV6, v6.octets().to_vec(), 24),
     };
-    let protocol = match rule.protocol {
+    let mask = (0..octets.len()).map(|octet| {
+        let bits = usize::from(length).saturating_sub(octet * 8).min(8);
+        !(0xff_u8.checked_shr(u32::try_from(bits).unwrap_or(0)).unwrap_or(0))
+    });
+    let mask: Vec<u8> = mask.collect();
+    let whole = mask.iter().all(|octet| *octet == 0xff);
+    let address_length = if network.is_ipv4() { 4 } else { 16 };
+    let mut steps = vec![
+        Step::Meta(MetaKey::Nfproto),
+        Step::Equal(vec![family]),
+        Step::Payload { base: NETWORK_HEADER, offset, length: address_length },
+    ];
+    steps.extend((!whole).then_some(Step::Mask(mask)));
+    steps.push(Step::Equal(octets));
+    steps
+}
+
+/// The steps that leave the rule unless the packet is of `protocol` and its port on `side` is `port`.
+pub fn port_steps(protocol: Protocol, side: Side, port: u16) -> Vec<Step> {
+    let number = match protocol {
         Protocol::Tcp => IPPROTO_TCP,
         Protocol::Udp => IPPROTO_UDP,
     };
-    let port_offset = match rule.direction {
-        Direction::From => 0,
-        Direction::To => 2,
-    };
+    let offset = if side == Side::Source { 0 } else { 2 };
     vec![
-        Step::Meta(MetaKey::Nfproto),
-        Step::Equal(vec![family]),
-        Step::Payload { base: NETWORK_HEADER, offset, length: if rule.address.is_ipv4() { 4 } else { 16 } },
-        Step::Equal(address),
         Step::Meta(MetaKey::L4Proto),
-        Step::Equal(vec![protocol]),
-        Step::Payload { base: TRANSPORT_HEADER, offset: port_offset, length: 2 },
-        Step::Equal(rule.port.to_be_bytes().to_vec()),
-        Step::Count,
-        match rule.verdict {
-            Verdict::NoTrack => Step::NoTrack,
-            Verdict::Accept => Step::Accept,
-        },
+        Step::Equal(vec![number]),
+        Step::Payload { base: TRANSPORT_HEADER, offset, length: 2 },
+        Step::Equal(port.to_be_bytes().to_vec()),
     ]
+}
+
+/// The steps of a rule in a table of family `inet`.
+pub fn steps(rule: &Rule) -> Vec<Step> {
+    let side = match rule.direction {
+        Direction::From => Side::Source,
+        Direction::To => Side::Destination,
+    };
+    let whole = if rule.address.is_ipv4() { 32 } else { 128 };
+    let mut steps = prefix_steps(side, rule.address, whole);
+    steps.extend(port_steps(rule.protocol, side, rule.port));
+    steps.push(Step::Count);
+    steps.push(match rule.verdict {
+        Verdict::NoTrack => Step::NoTrack,
+        Verdict::Accept => Step::Accept,
+    });
+    steps
 }
 
 /// A step in the form that the kernel takes.
@@ -87,6 +123,13 @@ pub fn to_kernel(step: &Step) -> ListAttribute<ExpressionAttribute> {
             Payload::Base(*base),
             Payload::Offset(*offset),
             Payload::Len(*length),
+        ]),
+        Step::Mask(mask) => Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(Register::Reg1),
+            Bitwise::DestinationRegister(Register::Reg1),
+            Bitwise::Length(u32::try_from(mask.len()).unwrap_or(0)),
+            Bitwise::Mask(DataAttribute::Value(mask.clone())),
+            Bitwise::Xor(DataAttribute::Value(vec![0; mask.len()])),
         ]),
         Step::Equal(bytes) => Expressions::Cmp(vec![
             Cmp::SourceRegister(Register::Reg1),
@@ -127,6 +170,10 @@ fn step(expression: &Expressions) -> Option<Step> {
         }),
         Expressions::Payload(attributes) => payload(attributes),
         Expressions::Cmp(attributes) => compared(attributes),
+        Expressions::Bitwise(attributes) => attributes.iter().find_map(|a| match a {
+            Bitwise::Mask(DataAttribute::Value(mask)) => Some(Step::Mask(mask.clone())),
+            _ => None,
+        }),
         Expressions::Immediate(attributes) => attributes
             .contains(&Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(Code::Other(
                 NF_ACCEPT,
