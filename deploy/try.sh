@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows Doorstep at work: a pod, a node and kube-dns in network namespaces of this machine.
+# Races look-ups straight to kube-dns and through Doorstep, in network namespaces of this machine.
 # Needs Debian, root and a Rust toolchain; installs the rest.  `--hold` keeps the cluster to play with.
 set -eu
 cd "$(dirname "$0")/.."

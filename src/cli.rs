@@ -1,5 +1,8 @@
 //! The command line: node-cache's flags in Go's spelling, and a few subcommands.
 
+#[cfg(feature = "demo")]
+mod demo;
+mod doctor;
 mod flags;
 mod go;
 mod remedy;
@@ -16,6 +19,8 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::config::nearest::nearest;
 use crate::config::{Config, Options};
 use crate::node;
+#[cfg(feature = "demo")]
+pub use demo::Demo;
 
 /// Exit status for flags that cannot be understood, as Go's `flag` package has it.
 pub const EXIT_USAGE: i32 = 2;
@@ -51,9 +56,11 @@ pub enum Command {
     Teardown(Args),
     /// `remedy NAME`: a cure for another kind of node, until a signal.
     Remedy(node::remedy::Order),
-    /// `demo`: the try-it cluster, with the words that follow.
+    /// `doctor`: say what is wrong with the node, change nothing.
+    Doctor(crate::doctor::Options),
+    /// `demo`: the race laboratory.
     #[cfg(feature = "demo")]
-    Demo(Vec<String>),
+    Demo(Demo),
     /// `-version`.
     Version,
     /// `-plugins`: list the directives that are served.
@@ -152,8 +159,9 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             subcommand(first, &given, positional)
         }
         "remedy" => remedy::parse(rest).map(Command::Remedy),
+        "doctor" => doctor::parse(&given, rest).map(Command::Doctor),
         #[cfg(feature = "demo")]
-        "demo" => Ok(Command::Demo(rest.to_vec())),
+        "demo" => demo::parse(rest).map(Command::Demo),
         "help" => Err(help()),
         "version" => Ok(Command::Version),
         word => Err(stray(word, &given)),

@@ -3,14 +3,17 @@
 //! The modules, lowest layer first; arrows only point up this list (`tests/layers.rs` keeps it so):
 //!
 //! ```text
-//! clock logging metrics ready sockets   leaves: anyone may use them
+//! clock confinement json logging      leaves: anyone may use them
+//! metrics ready sockets
 //! wire                             bytes: queries, answers, replies
 //! cache   forward                  memory and upstreams; neither knows the other
 //! server                           joins cache and forward behind the sockets
 //! node                             link and netfilter rules; never sees a DNS message
+//! doctor                           what is wrong with a node, from what it shows
+//! guardian                         owns sockets, link and rules; replaces the worker
 //! admin                            /metrics /health /ready
 //! config                           Corefile to the Config types of the modules above
-//! app cli demo                     the wiring, the flags, the try-it cluster
+//! app cli demo                     the wiring, the flags, the race laboratory
 //! ```
 
 pub mod admin;
@@ -19,10 +22,13 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod confinement;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod forward;
 pub mod guardian;
+pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod node;

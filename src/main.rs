@@ -29,8 +29,9 @@ fn run(command: Command) -> i32 {
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
         Command::Remedy(order) => app::remedy::run(&order),
+        Command::Doctor(options) => doorstep::doctor::run(&options),
         #[cfg(feature = "demo")]
-        Command::Demo(words) => demo(&words),
+        Command::Demo(command) => demo(command),
         Command::Version => {
             println!("doorstep-{}", env!("CARGO_PKG_VERSION"));
             0
@@ -76,18 +77,24 @@ fn teardown(args: &cli::Args) -> i32 {
 }
 
 #[cfg(feature = "demo")]
-fn demo(words: &[String]) -> i32 {
-    let hold = match words {
-        [] => false,
-        [word] if word == "--hold" || word == "-hold" => true,
-        _ => {
-            eprintln!("usage: doorstep demo [--hold]");
-            return cli::EXIT_USAGE;
+fn demo(command: cli::Demo) -> i32 {
+    use doorstep::demo::{Options, race, run};
+    let done = match command {
+        cli::Demo::Lab { hold, json, pairs, direct_pairs } => {
+            run(Options { hold, json, pairs, direct_pairs, ..Options::default() })
+                .map(|report| report.failures().is_empty())
         }
+        cli::Demo::Race { race, json } => race::standalone(&race).map(|verdict| {
+            if json {
+                println!("{}", verdict.to_json())
+            } else {
+                print!("{verdict}")
+            }
+            verdict.tally.lost == 0
+        }),
     };
-    let options = doorstep::demo::Options { hold, ..doorstep::demo::Options::default() };
-    match doorstep::demo::run(options) {
-        Ok(report) => i32::from(!report.failures().is_empty()),
+    match done {
+        Ok(well) => i32::from(!well),
         Err(error) => {
             eprintln!("doorstep: {error}");
             1

@@ -124,6 +124,7 @@ fn every_file_the_documents_link_to_exists() {
     for (document, text) in [
         ("README.md", README),
         ("ARCHITECTURE.md", include_str!("../ARCHITECTURE.md")),
+        ("deploy/doctor.md", include_str!("../deploy/doctor.md")),
         ("benches/README.md", include_str!("../benches/README.md")),
     ] {
         let document = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);

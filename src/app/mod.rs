@@ -9,6 +9,7 @@
 //! A worker serves one configuration for as long as it lives.
 
 mod environment;
+mod expanded;
 mod inspection;
 mod plan;
 mod reload;
@@ -22,7 +23,7 @@ use std::ffi::OsString;
 use anyhow::{Context, Result};
 
 use crate::cli::{self, Args};
-use crate::{guardian, logging};
+use crate::{confinement, guardian, logging};
 
 pub use work::work;
 
@@ -31,7 +32,9 @@ pub use work::work;
 /// `words` is the command line without the program's name; workers are given the same.
 pub fn serve(args: &Args, words: &[OsString]) -> Result<i32> {
     raise_file_limit();
+    let confinement = confinement::keep_to_the_network();
     let log = logging::start().context("cannot start the log")?;
+    confinement.log();
     let worker = std::iter::once(OsString::from(cli::WORKER));
     let status = guardian::run(&guardian::Config {
         node: args.node(),

@@ -73,14 +73,16 @@ impl Reloader {
         }
     }
 
-    /// Notes that nobody but this worker answers: its configuration is in effect.
-    pub fn in_effect(&mut self) {
+    /// Notes that nobody but this worker answers: its configuration is in effect. Says whether that is
+    /// news.
+    pub fn in_effect(&mut self) -> bool {
         if std::mem::replace(&mut self.announced, true) {
-            return;
+            return false;
         }
         let value = format!("{:016x}", self.fingerprint);
         self.registry.gauge(&names::RELOAD_VERSION_INFO, ["fingerprint", &value]).set(1);
         tracing::info!("plugin/reload: running configuration {value}");
+        true
     }
 
     /// Notes that a new configuration was refused, and why; the old one serves on.

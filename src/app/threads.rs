@@ -91,12 +91,16 @@ impl Threads {
             };
             started.map_err(|error| StartError(listen.address, error))?;
         }
-        for probe in plan.probes() {
+        self.serving = Some((plan, streams));
+        Ok(())
+    }
+
+    /// Looks for loops. Only once no other worker reads the sockets, which might take the probes.
+    pub fn look_for_loops(&mut self) {
+        for probe in self.plan_served().map(Plan::probes).unwrap_or_default() {
             let task = probe_for_loop(probe.block, probe.zone, probe.address, self.registry.clone());
             self.tasks.push(tokio::task::spawn_local(task));
         }
-        self.serving = Some((plan, streams));
-        Ok(())
     }
 
     fn serve_udp(&mut self, plan: &Plan, listen: Listen, sockets: &Sockets) -> io::Result<()> {

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,14 +21,15 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::environment::NodeEnvironment;
-use super::inspection;
 use super::plan::Plan;
 use super::reload::Reloader;
 use super::threads::Threads;
+use super::{expanded, inspection};
 use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
 use crate::clock;
 use crate::config::{Config, LoadError, Watch};
+use crate::confinement::{self, Confinement};
 use crate::guardian::channel::{Channel, ReceiveError};
 use crate::guardian::message::{CacheFile, Message, Standing};
 use crate::guardian::state::PULSE_MS;
@@ -47,13 +47,14 @@ pub fn work(args: &Args) -> Result<i32> {
     let guardian = guardian()?;
     // The guardian's end is this process's end, even if the other end of the channel lives on in a copy.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    let confinement = confinement::confine(expanded::directory(args));
     ignore_signals()?;
     let _log = logging::start().context("cannot start the log")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let moderation = Rc::new(Moderation::default());
     let tasks = LocalSet::new();
     let serving = tasks.run_until(async {
-        match start(args, guardian, moderation.clone()).await? {
+        match start(args, guardian, &confinement, moderation.clone()).await? {
             Ok(running) => running.run().await,
             Err(exit) => Ok(exit),
         }
@@ -98,7 +99,12 @@ struct Running {
 }
 
 /// Brings everything up; `Err` inside is an exit status whose reason was printed.
-async fn start(args: &Args, guardian: Channel, moderation: Rc<Moderation>) -> Result<Result<Running, i32>> {
+async fn start(
+    args: &Args,
+    guardian: Channel,
+    confinement: &Confinement,
+    moderation: Rc<Moderation>,
+) -> Result<Result<Running, i32>> {
     let registry = new_registry();
     let mut watch = Watch::default();
     let config = match first_load(args, &mut watch, &registry) {
@@ -106,6 +112,7 @@ async fn start(args: &Args, guardian: Channel, moderation: Rc<Moderation>) -> Re
         Err(error) => return Ok(Err(refuse(&error))),
     };
     announce(args, &config);
+    confinement.log();
     let mut threads = Threads::new(&registry, moderation)?;
     let plan = threads.plan(&config)?;
     let needed = [plan.listens(), http_listens(&config)].concat();
@@ -201,9 +208,9 @@ impl Running {
         match order {
             Message::Serve => {
                 self.latch = None;
-                write_expanded(&self.args, &self.config);
+                expanded::write(&self.args, &self.config);
                 if !self.beside {
-                    self.reloader.in_effect();
+                    self.alone();
                 }
             }
             Message::CatchUp { totals } => {
@@ -212,7 +219,7 @@ impl Running {
                 }
                 self.catch_up();
                 self.serve_http()?;
-                self.reloader.in_effect();
+                self.alone();
             }
             Message::Look => self.look(true),
             Message::Stay(why) => self.reloader.failed(&why),
@@ -220,6 +227,13 @@ impl Running {
             other => bail!("the guardian has no business to say {other:?}"),
         }
         Ok(())
+    }
+
+    /// From here on this worker alone answers.
+    fn alone(&mut self) {
+        if self.reloader.in_effect() {
+            self.threads.look_for_loops();
+        }
     }
 
     /// Takes over what the worker before has learnt since this one began.
@@ -342,27 +356,6 @@ fn announce(args: &Args, config: &Config) {
     let lint = args.lint(config);
     args.warnings.iter().chain(&config.warnings).chain(&lint).for_each(|line| tracing::warn!("{line}"));
     config.omitted.iter().for_each(|line| tracing::error!("{line}"));
-}
-
-/// Leaves the expanded template where `-conf` points, for those who read it there. Read-only mounts
-/// are common and no harm.
-fn write_expanded(args: &Args, config: &Config) {
-    let (Some(text), Some(path)) = (&config.expanded, &args.conf) else {
-        return;
-    };
-    if std::fs::read_to_string(path).is_ok_and(|there| there == *text) {
-        return;
-    }
-    if let Err(error) = write_whole(path, text) {
-        tracing::warn!("cannot write the expanded Corefile to -conf {}: {error}", path.display());
-    }
-}
-
-/// Writes beside `path` and renames, so that nobody reads half a file.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, path).inspect_err(|_| drop(std::fs::remove_file(&beside)))
 }
 
 fn http(address: SocketAddr) -> Listen {

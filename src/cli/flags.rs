@@ -17,9 +17,10 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(60);
 const SUBCOMMANDS: &str = "\
 Subcommands:
   check [COREFILE]   Say what a configuration means, or list its mistakes
+  doctor             Say what is wrong with DNS on this node; `doctor -help` for its flags
   teardown           Remove the interface and the rules, then exit
   remedy NAME        Keep a cure for another kind of node in place, until SIGTERM
-  demo               Show it at work in network namespaces
+  demo               Race look-ups without and with it, in network namespaces
 
 Flags take one dash or two, and their value after a blank or =. Switches only after =:
 -setupiptables=false.";
@@ -151,7 +152,7 @@ impl Flags {
 }
 
 /// node-cache ends on a piece that is no address, blanks and empty pieces included.
-fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
+pub fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
     let mut found = Vec::new();
     if text.is_empty() {
         return Ok(found);

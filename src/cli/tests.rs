@@ -114,6 +114,32 @@ fn subcommands() {
 }
 
 #[test]
+fn doctor_has_flags_of_its_own() {
+    let options = |line: &str| match run(line) {
+        Ok(Command::Doctor(options)) => options,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(options("doctor"), crate::doctor::Options::default());
+    let all = options("-localip ::1 doctor --json -interval=500ms --interfacename x -p 54 -health-port 81");
+    assert_eq!(
+        all,
+        crate::doctor::Options {
+            json: true,
+            interval: Duration::from_millis(500),
+            local_ips: vec!["::1".parse().unwrap()],
+            interface: Some("x".into()),
+            dns_port: Some(54),
+            health_port: Some(81),
+        }
+    );
+    assert!(options("doctor -interval 0").interval.is_zero());
+    for line in ["-jsn", "-interval x", "-interval 2h", "-json true", "here", "-localip 1.1", "-conf x"] {
+        fails(&format!("doctor {line}"), EXIT_CONFIG, "");
+    }
+    fails("doctor -help", 0, "-interval");
+}
+
+#[test]
 fn help_names_every_flag_once() {
     let error = run("-help").unwrap_err();
     assert_eq!(error.exit_code, 0);
@@ -140,4 +166,24 @@ fn the_health_port_of_the_rules() {
 fn hand_over_can_be_turned_off() {
     assert_eq!(args("-localip ::1 -handover=").handover, None);
     assert_eq!(args("-localip ::1 -handover /x").handover, Some("/x".into()));
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn the_laboratory_and_its_races() {
+    let lab = |line| match run(line) {
+        Ok(Command::Demo(Demo::Lab { hold, json, pairs, direct_pairs })) => (hold, json, pairs, direct_pairs),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(lab("demo"), (false, false, 1000, None));
+    assert_eq!(lab("demo -hold --json -pairs=7 --direct-pairs 3"), (true, true, 7, Some(3)));
+    let line = "demo race 10.96.0.10 --pod a --second-pod /run/netns/b --pace 5 -name x-#.test -json";
+    let Ok(Command::Demo(Demo::Race { race, json: true })) = run(line) else { panic!("{line}") };
+    assert_eq!((race.server.to_string().as_str(), race.pairs), ("10.96.0.10:53", 300));
+    assert_eq!((race.pod.as_deref(), race.second_pod.as_deref()), (Some("a"), Some("/run/netns/b")));
+    assert_eq!((race.name.as_str(), race.pace), ("x-#.test", Duration::from_millis(5)));
+    for line in ["demo --pair 3", "demo --pairs x", "demo now", "demo race", "demo race x"] {
+        fails(line, EXIT_USAGE, "Usage: doorstep demo");
+    }
+    fails("demo --help", 0, "--hold");
 }

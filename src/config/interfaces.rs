@@ -59,8 +59,8 @@ fn own(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    // Takes an address of its own too; a worker may not `bind`.
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
     packet.header.flags = NLM_F_DUMP | NLM_F_REQUEST;

@@ -1,17 +1,17 @@
-//! A one-node cluster's DNS path: a pod, a node with Service rules, kube-dns.
+//! A one-node cluster's DNS path: two pods, a node with Service rules, kube-dns.
 
-use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self as unix, UnixListener};
 
 use super::kube_dns::KubeDns;
-use super::network::{self, KUBE_DNS};
-use super::{DemoError, Namespace, QueryCounts, kube_proxy};
+use super::kube_proxy::{self, ServiceRules};
+use super::network::{self, KUBE_DNS_PODS};
+use super::{DemoError, Namespace, QueryCounts};
 
 /// What tells clusters on one machine apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// The namespaces are called `PREFIX-pod`, `PREFIX-node` and `PREFIX-kube-dns`.
+    /// The namespaces are called `PREFIX-pod`, `PREFIX-pod2`, `PREFIX-node` and `PREFIX-kube-dns`.
     pub prefix: String,
 }
 
@@ -30,6 +30,7 @@ pub struct Cluster {
     // Dropped in this order: the server before its namespace, the claim last.
     server: KubeDns,
     pod: Namespace,
+    pod2: Namespace,
     kube_dns: Namespace,
     node: Namespace,
     _claim: UnixListener,
@@ -47,10 +48,11 @@ impl Cluster {
         let node = namespace("node")?;
         let kube_dns = namespace("kube-dns")?;
         let pod = namespace("pod")?;
-        network::connect(&node, &pod, &kube_dns)?;
-        kube_proxy::install(&node)?;
-        let server = KubeDns::start(&kube_dns, SocketAddr::from((KUBE_DNS, 53)))?;
-        Ok(Cluster { server, pod, kube_dns, node, _claim: claim })
+        let pod2 = namespace("pod2")?;
+        network::connect(&node, [&pod, &pod2], &kube_dns)?;
+        kube_proxy::install(&node, ServiceRules::default())?;
+        let server = KubeDns::start(&kube_dns, &KUBE_DNS_PODS)?;
+        Ok(Cluster { server, pod, pod2, kube_dns, node, _claim: claim })
     }
 
     /// The pod at 10.244.0.11.
@@ -58,14 +60,25 @@ impl Cluster {
         &self.pod
     }
 
+    /// The pod at 10.244.0.12.
+    pub fn pod2(&self) -> &Namespace {
+        &self.pod2
+    }
+
     /// The node, where the Service rules are and where a DNS cache runs.
     pub fn node(&self) -> &Namespace {
         &self.node
     }
 
-    /// Where kube-dns answers at 10.244.1.11.
+    /// Where kube-dns answers, at 10.244.1.11 and on.
     pub fn kube_dns(&self) -> &Namespace {
         &self.kube_dns
+    }
+
+    /// Puts other Service rules in place, in one transaction. [`up`](Cluster::up) leaves the default:
+    /// one endpoint behind each ClusterIP.
+    pub fn set_service_rules(&self, rules: ServiceRules) -> Result<(), DemoError> {
+        kube_proxy::install(&self.node, rules)
     }
 
     /// Queries that reached kube-dns so far.

@@ -16,7 +16,7 @@ use super::netfilter::Netfilter;
 use super::{DemoError, Namespace};
 
 /// One tracked flow, in the direction of its first packet, before any NAT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// `true` for TCP, `false` for UDP.
     pub tcp: bool,

@@ -4,13 +4,25 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A failed step of the demonstration. What a lookup *answered* is never an error: see
+/// A failed step of the demonstration. What became of the queries is never an error: see
 /// [`Report::failures`](super::Report::failures).
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// Namespaces, mounts and netfilter need the capabilities of root.
     #[error("the demo builds network namespaces: run it as root (`sudo doorstep demo`)")]
     NotRoot,
+    /// The same, after an attempt to be root in a user namespace.
+    #[error(
+        "the demo builds network namespaces: run it as root (`sudo doorstep demo`), or let users make \
+         namespaces of their own (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+         kernel.apparmor_restrict_unprivileged_userns): {action}: {source}"
+    )]
+    NoUserNamespace {
+        /// The step that failed, as an infinitive.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Another process holds the cluster of this prefix.
     #[error("a cluster with the prefix `{0}` is up already: stop the other demo first")]
     Busy(String),

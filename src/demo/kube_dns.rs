@@ -1,7 +1,7 @@
 //! The cluster's DNS server: answers from [`zone`](super::zone) on UDP and TCP and counts.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -51,17 +51,18 @@ pub(super) struct KubeDns {
 }
 
 impl KubeDns {
-    /// Serves at `address` inside `namespace`; the sockets are bound when this returns.
-    pub(super) fn start(namespace: &Namespace, address: SocketAddr) -> Result<KubeDns, DemoError> {
+    /// Serves at port 53 of the addresses inside `namespace`; the sockets are bound when this returns.
+    pub(super) fn start(namespace: &Namespace, addresses: &[Ipv4Addr]) -> Result<KubeDns, DemoError> {
         let fail = || DemoError::io("start the cluster's DNS server");
-        let (udp, tcp) = namespace.run(|| bind(address))?.map_err(fail())?;
+        let bind = || addresses.iter().map(|address| bind(*address)).collect::<io::Result<Vec<_>>>();
+        let sockets = namespace.run(bind)?.map_err(fail())?;
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = oneshot::channel();
         let handler = Handler(Arc::clone(&counters));
         let thread = thread::Builder::new()
             .name("kube-dns".into())
             .spawn(move || {
-                if let Err(error) = serve(handler, udp, tcp, stopped) {
+                if let Err(error) = serve(handler, sockets, stopped) {
                     tracing::error!(%error, "the cluster's DNS server ended");
                 }
             })
@@ -88,9 +89,9 @@ impl Drop for KubeDns {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let udp = UdpSocket::bind(address)?;
-    let tcp = TcpListener::bind(address)?;
+fn bind(address: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
+    let udp = UdpSocket::bind((address, 53))?;
+    let tcp = TcpListener::bind((address, 53))?;
     // hickory-server writes length and message apart: with Nagle's algorithm the second waits for an
     // acknowledgement that may be delayed by 40 ms. Accepted connections inherit the option.
     SockRef::from(&tcp).set_tcp_nodelay(true)?;
@@ -101,16 +102,17 @@ fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 
 fn serve(
     handler: Handler,
-    udp: UdpSocket,
-    tcp: TcpListener,
+    sockets: Vec<(UdpSocket, TcpListener)>,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut server = Server::new(handler);
-        server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
-        let listener = tokio::net::TcpListener::from_std(tcp)?;
-        server.register_listener(listener, IDLE_TIMEOUT, RESPONSE_BUFFER);
+        for (udp, tcp) in sockets {
+            server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
+            let listener = tokio::net::TcpListener::from_std(tcp)?;
+            server.register_listener(listener, IDLE_TIMEOUT, RESPONSE_BUFFER);
+        }
         // The sender is never used, only dropped.
         let _ = stopped.await;
         Ok(())
@@ -140,8 +142,8 @@ impl RequestHandler for Handler {
         let client = Client { address: request.src(), transport };
         let Answer { delay, code, answers, soa } = answer(request, client);
         tokio::time::sleep(delay).await;
-
         let mut metadata = Metadata::response_from_request(&request.metadata);
+        let Some(code) = code else { return unsent(metadata) };
         metadata.authoritative = code != ResponseCode::Refused;
         metadata.response_code = code;
         let mut edns = Edns::new();
@@ -156,23 +158,26 @@ impl RequestHandler for Handler {
             Ok(info) => info,
             Err(error) => {
                 tracing::warn!(%error, "an answer could not be sent");
-                let counts = HeaderCounts::default();
-                ResponseInfo::from(hickory_proto::op::Header { metadata, counts })
+                unsent(metadata)
             }
         }
     }
 }
 
+fn unsent(metadata: Metadata) -> ResponseInfo {
+    let counts = HeaderCounts::default();
+    ResponseInfo::from(hickory_proto::op::Header { metadata, counts })
+}
+
 fn answer(request: &Request, client: Client) -> Answer {
-    let refuse = |code| Answer { delay: Duration::ZERO, code, answers: Vec::new(), soa: None };
     if request.metadata.op_code != OpCode::Query {
-        return refuse(ResponseCode::NotImp);
+        return Answer::failure(ResponseCode::NotImp);
     }
     match request.request_info() {
         Ok(info) => {
             let name = info.query.name().to_string();
             zone::answer(&name, info.query.query_type(), client)
         }
-        Err(_) => refuse(ResponseCode::FormErr),
+        Err(_) => Answer::failure(ResponseCode::FormErr),
     }
 }

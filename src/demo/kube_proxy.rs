@@ -1,23 +1,29 @@
-//! What kube-proxy's nftables mode installs for two Services with one endpoint, over netlink.
+//! What kube-proxy installs for two Services, in the shapes of two of its modes, over netlink.
 //!
-//! Tracked packets to a ClusterIP are rewritten to the endpoint (DNAT), packets of non-pods also get
-//! the node's address (masquerade), so that the answers come back through the node.
+//! Tracked packets to a ClusterIP are rewritten to one of the endpoints (DNAT); packets of non-pods,
+//! or of everybody, also get the node's address (masquerade), so that the answers come back through
+//! the node. Either shape is an nf_tables table here: on today's distributions `iptables` writes
+//! nothing else.
 
 use std::net::Ipv4Addr;
 
-use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate,
-    InetHookNumber, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute, RuleMessage,
-    TableAttribute, TableMessage, Verdict, VerdictAttribute,
+    ChainAttribute, ChainMessage, DataAttribute, Expressions, Hook, HookNumber, InetHookNumber,
+    ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementAttribute,
+    SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage,
 };
 
+use super::expressions::{
+    destination_is, dnat, goto, is_marked, jump, look_up_random, look_up_service, masquerade, one_in,
+    service_is, set_mark, source_is_not_in,
+};
 use super::netfilter::Netfilter;
-use super::network::{KUBE_DNS, KUBE_DNS_VIP, UPSTREAM_VIP};
+use super::network::{KUBE_DNS_PODS, KUBE_DNS_VIP, UPSTREAM_VIP};
 use super::{DemoError, Namespace};
 
 const TABLE: &str = "kube-proxy";
 const SERVICES: &str = "services";
+const ENDPOINTS: &str = "endpoints";
 const DNS_PORT: u16 = 53;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -25,39 +31,182 @@ const UDP: u8 = 17;
 const POD_CIDR: [u8; 2] = [10, 244];
 /// The mark that asks for masquerading, kube-proxy's default.
 const MASQUERADE_MARK: u32 = 0x4000;
-/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
-const FULLY_RANDOM: u32 = 1 << 4;
 
-/// Installs the rules; they end with the node's namespace.
-pub(super) fn install(node: &Namespace) -> Result<(), DemoError> {
-    node.run(|| Netfilter::open()?.add_all(ruleset()))?.map_err(|source| DemoError::Netfilter {
-        step: "install the Service rules (is nf_tables with nat in this kernel?)",
+/// The Service rules of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceRules {
+    /// How a rule finds its Service, and a Service its endpoint.
+    pub shape: Shape,
+    /// How many of [`KUBE_DNS_PODS`] are behind each ClusterIP, at least one.
+    pub endpoints: usize,
+    /// Who gets the node's address.
+    pub masquerade: Masquerade,
+}
+
+/// What the rules look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// As kube-proxy's iptables mode: a rule for each Service, one after another, and in each Service's
+    /// chain a rule for each endpoint that takes its share at random.
+    Iptables,
+    /// As kube-proxy's nftables mode: a map from address, protocol and port to the Service's chain, and
+    /// a map from a random number to the endpoint's.
+    Nftables,
+}
+
+/// Who gets the node's address on the way to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masquerade {
+    /// Everybody but pods, with a random port: kube-proxy's default.
+    NonPods,
+    /// Pods too, with the port they have if it is free: `--masquerade-all` by an iptables that does not
+    /// know `--random-fully`.
+    EveryoneKeepingPorts,
+}
+
+impl Shape {
+    /// Both.
+    pub const ALL: [Shape; 2] = [Shape::Iptables, Shape::Nftables];
+
+    /// The key in JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Shape::Iptables => "iptables",
+            Shape::Nftables => "nftables",
+        }
+    }
+}
+
+impl Default for ServiceRules {
+    fn default() -> ServiceRules {
+        ServiceRules { shape: Shape::Nftables, endpoints: 1, masquerade: Masquerade::NonPods }
+    }
+}
+
+/// Puts the rules in the place of those before, in one transaction; they end with the node's namespace.
+pub(super) fn install(node: &Namespace, rules: ServiceRules) -> Result<(), DemoError> {
+    node.run(|| Netfilter::open()?.change_all(ruleset(rules)))?.map_err(|source| DemoError::Netfilter {
+        step: "install the Service rules (is nf_tables with nat and numgen in this kernel?)",
         source,
     })
 }
 
-fn ruleset() -> Vec<NfTablesMessage> {
-    let name = TableAttribute::Name(TABLE.into());
+fn ruleset(rules: ServiceRules) -> Vec<NfTablesMessage> {
+    let table = || TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] };
     let mut messages = vec![
-        NfTablesMessage::NewTable(TableMessage { attributes: vec![name] }),
-        NfTablesMessage::NewChain(ChainMessage {
-            attributes: vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(SERVICES.into())],
-        }),
+        // Deleting what is not there is an error, so it is made first.
+        NfTablesMessage::NewTable(table()),
+        NfTablesMessage::DeleteTable(table()),
+        NfTablesMessage::NewTable(table()),
+        chain(SERVICES),
         // dstnat, the priority of DNAT on the way out, and srcnat.
         nat_chain("prerouting", InetHookNumber::PreRouting, -100),
         nat_chain("output", InetHookNumber::LocalOut, -100),
         nat_chain("postrouting", InetHookNumber::PostRouting, 100),
         rule("prerouting", vec![jump(SERVICES)]),
         rule("output", vec![jump(SERVICES)]),
-        rule("postrouting", masquerade_marked()),
+        rule("postrouting", masquerade_marked(rules.masquerade)),
     ];
-    for service in [KUBE_DNS_VIP, UPSTREAM_VIP] {
-        messages.push(rule(SERVICES, mark_non_pods(service)));
-        for protocol in [UDP, TCP] {
-            messages.push(rule(SERVICES, to_endpoint(service, protocol, KUBE_DNS)));
+    let endpoints = &KUBE_DNS_PODS[..rules.endpoints.clamp(1, KUBE_DNS_PODS.len())];
+    for (service, protocol) in services() {
+        messages.push(chain(&chain_of(service, protocol)));
+        messages.push(rule(&chain_of(service, protocol), mark(rules.masquerade)));
+    }
+    messages.extend(match rules.shape {
+        Shape::Iptables => one_after_another(endpoints),
+        Shape::Nftables => by_maps(endpoints),
+    });
+    messages
+}
+
+fn services() -> impl Iterator<Item = (Ipv4Addr, u8)> {
+    [KUBE_DNS_VIP, UPSTREAM_VIP].into_iter().flat_map(|service| [(service, UDP), (service, TCP)])
+}
+
+fn chain_of(service: Ipv4Addr, protocol: u8) -> String {
+    let protocol = if protocol == UDP { "udp" } else { "tcp" };
+    format!("service-{service}-{protocol}")
+}
+
+fn one_after_another(endpoints: &[Ipv4Addr]) -> Vec<NfTablesMessage> {
+    let mut messages = Vec::new();
+    for (service, protocol) in services() {
+        let mut expressions = destination_is(service).to_vec();
+        expressions.extend(service_is(protocol, DNS_PORT));
+        expressions.push(jump(&chain_of(service, protocol)));
+        messages.push(rule(SERVICES, expressions));
+        for (left, endpoint) in (1..=endpoints.len() as u32).rev().zip(endpoints) {
+            let mut expressions = if left > 1 { one_in(left).to_vec() } else { Vec::new() };
+            expressions.extend(dnat(*endpoint, DNS_PORT));
+            messages.push(rule(&chain_of(service, protocol), expressions));
         }
     }
     messages
+}
+
+fn by_maps(endpoints: &[Ipv4Addr]) -> Vec<NfTablesMessage> {
+    let (mut messages, mut elements) = (Vec::new(), Vec::new());
+    for (number, endpoint) in (0u32..).zip(endpoints) {
+        let name = format!("endpoint-{endpoint}");
+        messages.push(chain(&name));
+        messages.push(rule(&name, dnat(*endpoint, DNS_PORT).to_vec()));
+        elements.push((number.to_ne_bytes().to_vec(), goto(&name)));
+    }
+    // nft's number of the type integer.
+    messages.extend(verdict_map(ENDPOINTS, 1, 4, 4, elements));
+    let mut elements = Vec::new();
+    for (service, protocol) in services() {
+        let name = chain_of(service, protocol);
+        messages.push(rule(&name, look_up_random(ENDPOINTS, endpoints.len() as u32).to_vec()));
+        let port = DNS_PORT.to_be_bytes();
+        let key = [&service.octets()[..], &[protocol, 0, 0, 0], &port, &[0, 0]].concat();
+        elements.push((key, goto(&name)));
+    }
+    // ipv4_addr . inet_proto . inet_service
+    messages.extend(verdict_map(SERVICES, 2, (7 << 12) | (12 << 6) | 13, 12, elements));
+    messages.push(rule(SERVICES, look_up_service(SERVICES).to_vec()));
+    messages
+}
+
+/// A map from keys of `length` octets to verdicts; `key_type` is for those who list it.
+fn verdict_map(
+    name: &str,
+    id: u32,
+    key_type: u32,
+    length: u32,
+    elements: Vec<(Vec<u8>, DataAttribute)>,
+) -> [NfTablesMessage; 2] {
+    const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
+    let map = SetMessage {
+        attributes: vec![
+            SetAttribute::Table(TABLE.into()),
+            SetAttribute::Name(name.into()),
+            SetAttribute::Flags(SetFlags::Map),
+            SetAttribute::KeyType(key_type),
+            SetAttribute::KeyLen(length),
+            SetAttribute::DataType(NFT_DATA_VERDICT),
+            SetAttribute::Id(id),
+        ],
+    };
+    let element = |(key, verdict)| {
+        let key = SetElementAttribute::Key(DataAttribute::Value(key));
+        ListAttribute::Element(vec![key, SetElementAttribute::Data(verdict)])
+    };
+    let elements = SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(TABLE.into()),
+            SetElementList::Set(name.into()),
+            SetElementList::SetId(id),
+            SetElementList::Elements(elements.into_iter().map(element).collect()),
+        ],
+    };
+    [NfTablesMessage::NewSet(map), NfTablesMessage::NewSetElement(elements)]
+}
+
+fn chain(name: &str) -> NfTablesMessage {
+    NfTablesMessage::NewChain(ChainMessage {
+        attributes: vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(name.into())],
+    })
 }
 
 fn nat_chain(name: &str, hook: InetHookNumber, priority: i32) -> NfTablesMessage {
@@ -85,138 +234,21 @@ fn rule(chain: &str, expressions: Vec<Expressions>) -> NfTablesMessage {
     })
 }
 
-/// `ip daddr SERVICE ip saddr != POD_CIDR meta mark set meta mark or MASQUERADE_MARK`
-fn mark_non_pods(service: Ipv4Addr) -> Vec<Expressions> {
-    [
-        destination_is(service).to_vec(),
-        vec![network_header(12, 2), compare(Operator::NotEqual, &POD_CIDR)],
-        set_mark(!MASQUERADE_MARK, MASQUERADE_MARK).to_vec(),
-    ]
-    .concat()
-}
-
-/// `ip daddr SERVICE meta l4proto PROTOCOL th dport 53 dnat to ENDPOINT:53`
-fn to_endpoint(service: Ipv4Addr, protocol: u8, endpoint: Ipv4Addr) -> Vec<Expressions> {
-    let mut rule = destination_is(service).to_vec();
-    rule.extend([
-        load_meta(MetaKey::L4Proto),
-        compare(Operator::Equal, &[protocol]),
-        transport_header(2, 2),
-        compare(Operator::Equal, &DNS_PORT.to_be_bytes()),
-        immediate(Register::Reg1, &endpoint.octets()),
-        immediate(Register::Reg2, &DNS_PORT.to_be_bytes()),
-        dnat(),
-    ]);
-    rule
+/// `[ip saddr != POD_CIDR] meta mark set meta mark or MASQUERADE_MARK`
+fn mark(masquerade: Masquerade) -> Vec<Expressions> {
+    let mut expressions = match masquerade {
+        Masquerade::NonPods => source_is_not_in(POD_CIDR).to_vec(),
+        Masquerade::EveryoneKeepingPorts => Vec::new(),
+    };
+    expressions.extend(set_mark(!MASQUERADE_MARK, MASQUERADE_MARK));
+    expressions
 }
 
 /// `meta mark & MASQUERADE_MARK == MASQUERADE_MARK meta mark set meta mark xor MASQUERADE_MARK
-/// masquerade fully-random`
-fn masquerade_marked() -> Vec<Expressions> {
-    let mut rule = vec![
-        load_meta(MetaKey::Mark),
-        bitwise(MASQUERADE_MARK, 0),
-        compare(Operator::Equal, &MASQUERADE_MARK.to_ne_bytes()),
-    ];
-    rule.extend(set_mark(!0, MASQUERADE_MARK));
-    rule.push(masquerade());
-    rule
-}
-
-fn destination_is(address: Ipv4Addr) -> [Expressions; 2] {
-    [network_header(16, 4), compare(Operator::Equal, &address.octets())]
-}
-
-/// Mark := (mark & `mask`) ^ `xor`.
-fn set_mark(mask: u32, xor: u32) -> [Expressions; 3] {
-    let store = vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)];
-    [load_meta(MetaKey::Mark), bitwise(mask, xor), Expressions::Meta(store)]
-}
-
-fn load_meta(key: MetaKey) -> Expressions {
-    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)])
-}
-
-fn network_header(offset: u32, length: u32) -> Expressions {
-    payload(1, offset, length)
-}
-
-fn transport_header(offset: u32, length: u32) -> Expressions {
-    payload(2, offset, length)
-}
-
-fn payload(base: u32, offset: u32, length: u32) -> Expressions {
-    Expressions::Payload(vec![
-        Payload::DestinationRegister(Register::Reg1),
-        Payload::Base(base),
-        Payload::Offset(offset),
-        Payload::Len(length),
-    ])
-}
-
-fn compare(operator: Operator, value: &[u8]) -> Expressions {
-    Expressions::Cmp(vec![
-        Cmp::SourceRegister(Register::Reg1),
-        Cmp::Op(operator),
-        Cmp::Data(DataAttribute::Value(value.to_vec())),
-    ])
-}
-
-/// Marks are host-endian in a register.
-fn bitwise(mask: u32, xor: u32) -> Expressions {
-    let value = |number: u32| DataAttribute::Value(number.to_ne_bytes().to_vec());
-    Expressions::Bitwise(vec![
-        Bitwise::SourceRegister(Register::Reg1),
-        Bitwise::DestinationRegister(Register::Reg1),
-        Bitwise::Length(4),
-        Bitwise::Mask(value(mask)),
-        Bitwise::Xor(value(xor)),
-    ])
-}
-
-fn immediate(register: Register, value: &[u8]) -> Expressions {
-    Expressions::Immediate(vec![
-        Immediate::DestinationRegister(register),
-        Immediate::Data(DataAttribute::Value(value.to_vec())),
-    ])
-}
-
-fn jump(chain: &str) -> Expressions {
-    Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(DataAttribute::Verdict(vec![
-            VerdictAttribute::Code(Verdict::Jump),
-            VerdictAttribute::Chain(chain.into()),
-        ])),
-    ])
-}
-
-/// Rewrites the destination to the address in register 1 and the port in register 2.
-fn dnat() -> Expressions {
-    const TYPE: u16 = 1;
-    const FAMILY: u16 = 2;
-    const ADDRESS_REGISTER: u16 = 3;
-    const PORT_REGISTER: u16 = 5;
-    // NFT_NAT_DNAT and NFPROTO_IPV4.
-    let values = [
-        (TYPE, 1),
-        (FAMILY, 2),
-        (ADDRESS_REGISTER, u32::from(Register::Reg1)),
-        (PORT_REGISTER, u32::from(Register::Reg2)),
-    ];
-    other("nat", &values)
-}
-
-fn masquerade() -> Expressions {
-    const FLAGS: u16 = 1;
-    other("masq", &[(FLAGS, FULLY_RANDOM)])
-}
-
-/// An expression that the netlink crate has no type for; its attributes are big-endian.
-fn other(expression_type: &str, values: &[(u16, u32)]) -> Expressions {
-    let attribute = |&(kind, value): &(u16, u32)| DefaultNla::new(kind, value.to_be_bytes().into());
-    Expressions::Other {
-        expression_type: expression_type.into(),
-        attributes: values.iter().map(attribute).collect(),
-    }
+/// masquerade [fully-random]`
+fn masquerade_marked(who: Masquerade) -> Vec<Expressions> {
+    let mut expressions = is_marked(MASQUERADE_MARK).to_vec();
+    expressions.extend(set_mark(!0, MASQUERADE_MARK));
+    expressions.push(masquerade(who == Masquerade::NonPods));
+    expressions
 }

@@ -26,7 +26,7 @@ const NETNS_DIR: &str = "/run/netns";
 static MOUNTED_DIR: Mutex<bool> = Mutex::new(false);
 
 /// A network namespace that `ip netns exec NAME` can enter. Dropping it removes the name; the
-/// kernel ends the namespace with its last process and socket.
+/// kernel ends the namespace with its last process and socket. One that was [found](Namespace::find) stays.
 ///
 /// Like `ip netns add`, the first one makes `/run/netns` a shared mount. The process that did so
 /// undoes it with its last namespace, unless another process has names there by then.
@@ -34,9 +34,20 @@ static MOUNTED_DIR: Mutex<bool> = Mutex::new(false);
 pub struct Namespace {
     name: String,
     file: Arc<File>,
+    created: bool,
 }
 
 impl Namespace {
+    /// A namespace that somebody else made, by its name below `/run/netns` or by a path.
+    pub fn find(name: &str) -> Result<Namespace, DemoError> {
+        let file = File::open(path_of(name)).map_err(|source| DemoError::Namespace {
+            name: name.to_owned(),
+            action: "find it",
+            source,
+        })?;
+        Ok(Namespace { name: name.to_owned(), file: Arc::new(file), created: false })
+    }
+
     /// Makes a namespace with nothing in it but a loopback link that is down. A namespace that
     /// already has this name, from a run that was killed, is removed first.
     pub fn create(name: &str) -> Result<Namespace, DemoError> {
@@ -56,7 +67,7 @@ impl Namespace {
                 let _ = remove(name);
             })
             .map_err(fail("create it"))?;
-        Ok(Namespace { name: name.to_owned(), file: Arc::new(file) })
+        Ok(Namespace { name: name.to_owned(), file: Arc::new(file), created: true })
     }
 
     /// The name to give to `ip netns exec`.
@@ -97,6 +108,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if !self.created {
+            return;
+        }
         if let Err(error) = remove(&self.name) {
             tracing::warn!(namespace = self.name, %error, "cannot remove the namespace");
         }
@@ -134,6 +148,7 @@ fn on_new_thread<T: Send>(task: impl FnOnce() -> io::Result<T> + Send) -> io::Re
     })
 }
 
+/// A name that is a path stays one.
 fn path_of(name: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(name)
 }

@@ -58,8 +58,8 @@ impl Netfilter {
         self.acknowledgement()
     }
 
-    /// Adds IPv4 tables, chains and rules, all or none of them.
-    pub(super) fn add_all(&self, changes: Vec<NfTablesMessage>) -> io::Result<()> {
+    /// Makes changes to IPv4 tables and what is in them, all or none.
+    pub(super) fn change_all(&self, changes: Vec<NfTablesMessage>) -> io::Result<()> {
         let envelope = |control| {
             let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
             (NetfilterMessage::new(header, control), NLM_F_REQUEST)

@@ -1,7 +1,9 @@
 //! Links, addresses and routes of the cluster, through rtnetlink.
 //!
 //! ```text
-//! pod 10.244.0.11 eth0 ── veth-pod [cni0 10.244.0.1] node [172.18.0.2] veth-dns ── eth0 10.244.1.11 kube-dns
+//! pod  10.244.0.11 eth0 ── veth-pod  [cni0 10.244.0.1] node [172.18.0.2] veth-dns ── eth0 10.244.1.11 kube-dns
+//! pod2 10.244.0.12 eth0 ── veth-pod2 [               ]                                    10.244.1.12
+//!                                                                                         10.244.1.13
 //! ```
 
 use std::fs;
@@ -22,8 +24,13 @@ pub const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 pub const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// The pod.
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 11);
-/// The pod of kube-dns, behind the node as if it were on another one.
+/// Another pod of the node.
+pub const POD2: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 12);
+/// A pod of kube-dns, behind the node as if it were on another one.
 pub const KUBE_DNS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 11);
+/// Every address where kube-dns answers.
+pub const KUBE_DNS_PODS: [Ipv4Addr; 3] =
+    [KUBE_DNS, Ipv4Addr::new(10, 244, 1, 12), Ipv4Addr::new(10, 244, 1, 13)];
 /// ClusterIP of `kube-dns`.
 pub const KUBE_DNS_VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// ClusterIP of `kube-dns-upstream`.
@@ -31,6 +38,8 @@ pub const UPSTREAM_VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 11);
 /// NodeLocal DNSCache's link-local address.
 pub const NODE_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
 
+/// The node's ends of the pods' links.
+const POD_LINKS: [&str; 2] = ["veth-pod", "veth-pod2"];
 /// Prefix length of the pods' subnet of one node.
 const SUBNET: u8 = 24;
 /// Prefix length of a lone address.
@@ -40,41 +49,54 @@ const HOST: u8 = 32;
 const ACTIVATION: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(5);
 
-/// Joins the three namespaces as the picture above shows, with forwarding on in the node.
-pub(super) fn connect(node: &Namespace, pod: &Namespace, kube_dns: &Namespace) -> Result<(), DemoError> {
-    let (pod_fd, kube_dns_fd) = (pod.raw_fd(), kube_dns.raw_fd());
+/// Joins the namespaces as the picture above shows, with forwarding on in the node.
+pub(super) fn connect(
+    node: &Namespace,
+    pods: [&Namespace; 2],
+    kube_dns: &Namespace,
+) -> Result<(), DemoError> {
+    let (pod_fds, kube_dns_fd) = (pods.map(Namespace::raw_fd), kube_dns.raw_fd());
     configure(node, async move |links| {
         links.up("lo").await?;
         links.add(LinkBridge::new("cni0").build(), "cni0").await?;
         links.address("cni0", BRIDGE, SUBNET).await?;
         links.up("cni0").await?;
-        links.add(veth("veth-pod", pod_fd), "veth-pod").await?;
-        links.attach("veth-pod", "cni0").await?;
-        links.up("veth-pod").await?;
+        for (name, fd) in POD_LINKS.into_iter().zip(pod_fds) {
+            links.add(veth(name, fd), name).await?;
+            links.attach(name, "cni0").await?;
+            links.up(name).await?;
+        }
         links.add(veth("veth-dns", kube_dns_fd), "veth-dns").await?;
         links.address("veth-dns", NODE, HOST).await?;
         links.up("veth-dns").await?;
-        links.neighbour_route(KUBE_DNS, "veth-dns").await?;
+        for address in KUBE_DNS_PODS {
+            links.neighbour_route(address, "veth-dns").await?;
+        }
         // A query of the node itself to a ClusterIP is routed before the OUTPUT hook rewrites it;
         // without any route it would end in ENETUNREACH.
         links.default_route(KUBE_DNS).await
     })?;
-    configure(pod, async |links| {
-        links.up("lo").await?;
-        links.address("eth0", POD, SUBNET).await?;
-        links.up("eth0").await?;
-        links.default_route(BRIDGE).await
-    })?;
+    for (pod, address) in pods.into_iter().zip([POD, POD2]) {
+        configure(pod, async move |links| {
+            links.up("lo").await?;
+            links.address("eth0", address, SUBNET).await?;
+            links.up("eth0").await?;
+            links.default_route(BRIDGE).await
+        })?;
+    }
     configure(kube_dns, async |links| {
         links.up("lo").await?;
-        links.address("eth0", KUBE_DNS, HOST).await?;
+        for address in KUBE_DNS_PODS {
+            links.address("eth0", address, HOST).await?;
+        }
         links.up("eth0").await?;
         links.neighbour_route(NODE, "eth0").await?;
         links.default_route(NODE).await
     })?;
-    configure(node, async |links| links.carry(&["cni0", "veth-pod", "veth-dns"]).await)?;
-    configure(pod, async |links| links.carry(&["eth0"]).await)?;
-    configure(kube_dns, async |links| links.carry(&["eth0"]).await)?;
+    configure(node, async |links| links.carry(&["cni0", POD_LINKS[0], POD_LINKS[1], "veth-dns"]).await)?;
+    for namespace in [pods[0], pods[1], kube_dns] {
+        configure(namespace, async |links| links.carry(&["eth0"]).await)?;
+    }
     node.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?
         .map_err(DemoError::io("switch IP forwarding on"))
 }

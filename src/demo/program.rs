@@ -18,9 +18,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_parent_
 use super::client::{Transport, exchange};
 use super::interrupt::Interrupt;
 use super::network::{KUBE_DNS_VIP, NODE_LOCAL, POD, UPSTREAM_VIP};
-use super::{Cluster, DemoError, Options, conntrack};
+use super::{Cluster, DemoError, Options, conntrack, processor_time};
 
-/// The stock Corefile's server blocks, without the ones that need the Internet.
+/// The stock Corefile's server blocks: TCP to kube-dns, UDP to the servers of external names, which here is
+/// kube-dns as well.
 const COREFILE: &str = "\
 cluster.local:53 {
     errors
@@ -39,9 +40,7 @@ cluster.local:53 {
     errors
     cache 30
     bind __PILLAR__LOCAL__DNS__
-    forward . __PILLAR__CLUSTER__DNS__ {
-        force_tcp
-    }
+    forward . __PILLAR__CLUSTER__DNS__
     prometheus :9253
 }
 ";
@@ -122,6 +121,11 @@ impl Program {
         Ok(())
     }
 
+    /// Processor time of the program and its children so far.
+    pub(super) fn processor_time(&self) -> Duration {
+        processor_time::of_tree(Pid::from_child(&self.child).as_raw_nonzero().get())
+    }
+
     /// Where its output goes.
     pub(super) fn log(&self) -> PathBuf {
         self.directory.log()
@@ -193,10 +197,14 @@ fn answers(cluster: &Cluster, server: std::net::IpAddr) -> Result<bool, DemoErro
 
 /// Whether the pod's queries leave conntrack entries.
 fn is_tracked(cluster: &Cluster) -> Result<bool, DemoError> {
-    conntrack::flush(cluster.node())?;
+    let entries = || -> Result<usize, DemoError> {
+        let entries = conntrack::dns_entries(cluster.node())?;
+        Ok(entries.iter().filter(|entry| entry.involves(POD)).count())
+    };
+    // Those of the probes before stay: to forget them is to break the program's own connections.
+    let before = entries()?;
     let answered = answers(cluster, NODE_LOCAL.into())? && answers(cluster, KUBE_DNS_VIP.into())?;
-    let entries = conntrack::dns_entries(cluster.node())?;
-    Ok(!answered || entries.iter().any(|entry| entry.involves(POD)))
+    Ok(!answered || entries()? > before)
 }
 
 /// The run's files, readable by root alone.

@@ -52,6 +52,9 @@ use worker::Worker;
 /// Messages of one worker that are read before others get their turn.
 const MESSAGES: usize = 16;
 
+/// What is left of the grace period when a successor is late, milliseconds.
+const SUCCESSION_MS: u64 = 5_000;
+
 /// What to guard.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -193,8 +196,9 @@ impl<'a> Guardian<'a> {
         };
         signals.fds().for_each(|fd| watch(Source::Signals, fd));
         let Succession { door, successor, predecessor, waiting, .. } = &self.succession;
-        door.iter().for_each(|door| watch(Source::Door, door.as_fd()));
+        // One that is gone makes room for the next.
         successor.iter().for_each(|channel| watch(Source::Successor, channel.as_fd()));
+        door.iter().for_each(|door| watch(Source::Door, door.as_fd()));
         predecessor.iter().for_each(|channel| watch(Source::Predecessor, channel.as_fd()));
         waiting.iter().for_each(|channel| watch(Source::Waiting, channel.as_fd()));
         self.workers.iter().for_each(|(id, worker)| watch(Source::Worker(*id), worker.channel.as_fd()));
@@ -228,10 +232,13 @@ impl<'a> Guardian<'a> {
     fn obey(&mut self, signal: Signal) {
         match signal {
             Signal::Terminate => {
-                if self.lameduck_ms > 0 {
-                    tracing::info!("going on for {} ms (lameduck)", self.lameduck_ms);
+                // A successor that is on its way up is worth waiting for.
+                let patience_ms = if self.succession.successor.is_some() { SUCCESSION_MS } else { 0 };
+                let lameduck_ms = self.lameduck_ms.max(patience_ms);
+                if lameduck_ms > 0 {
+                    tracing::info!("going on for {lameduck_ms} ms (lameduck)");
                 }
-                self.pending.push_back(Event::Terminate { lameduck_ms: self.lameduck_ms });
+                self.pending.push_back(Event::Terminate { lameduck_ms });
             }
             Signal::Quit => self.pending.push_back(Event::Quit),
             Signal::Reload => {

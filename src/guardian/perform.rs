@@ -107,6 +107,10 @@ impl Guardian<'_> {
         if !self.announced {
             self.announced = true;
             self.announce();
+            if self.succession.predecessor.is_none() {
+                // It may have been there when the worker was told so.
+                self.tell(id, &Message::CatchUp { totals: None });
+            }
         }
     }
 

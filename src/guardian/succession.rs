@@ -147,7 +147,7 @@ impl Guardian<'_> {
         };
         let serves = !matches!(
             self.machine.state(),
-            State::Starting { .. } | State::Yielding | State::Leaving { .. } | State::Ended
+            State::Starting { .. } | State::Yielding | State::Leaving { worker: None, .. } | State::Ended
         );
         let ours = self.sockets.listens();
         if *theirs != namespace() {

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `link` | the link and its addresses |
+//! | `links`, `nftables::survey` | everybody's links and rules, read for the doctor |
 //! | `rules` | the rules as typed values, node-cache's order and comments |
 //! | `nftables` | the rules in a table that dies with its owner |
 //! | `iptables` | the rules as node-cache writes them |
@@ -15,12 +16,13 @@
 //! Everything blocks; nothing here knows a DNS message.
 
 mod capability;
-mod command;
+pub mod command;
 mod config;
 pub mod detect;
 mod error;
 pub mod iptables;
 pub mod link;
+pub mod links;
 pub mod monitor;
 pub mod netlink;
 pub mod nftables;

@@ -123,6 +123,19 @@ impl Connection {
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug,
     {
+        self.exchange(operation, message, flags, Some)
+    }
+
+    fn exchange<M, T>(
+        &mut self,
+        operation: &str,
+        message: M,
+        flags: u16,
+        pick: impl FnMut(M) -> Option<T>,
+    ) -> Result<Vec<T>, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug,
+    {
         let payload = NetlinkPayload::InnerMessage(message);
         let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
         message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
@@ -130,7 +143,7 @@ impl Connection {
         message.header.sequence_number = sequence;
         message.finalize();
         self.send(operation, &serialize(&[message]))?;
-        self.collect(operation, sequence, sequence)
+        self.collect(operation, sequence, sequence, pick)
     }
 
     /// Reads all objects that match `message`.
@@ -138,8 +151,21 @@ impl Connection {
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug + Clone,
     {
+        self.dump_picked(operation, message, Some)
+    }
+
+    /// The same, and keeps only what `pick` makes of each: a node may have tens of thousands.
+    pub fn dump_picked<M, T>(
+        &mut self,
+        operation: &str,
+        message: M,
+        pick: impl Fn(M) -> Option<T>,
+    ) -> Result<Vec<T>, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Debug + Clone,
+    {
         for _ in 0..DUMP_ATTEMPTS {
-            match self.request(operation, message.clone(), NLM_F_DUMP) {
+            match self.exchange(operation, message.clone(), NLM_F_DUMP, &pick) {
                 Err(Error::Unsettled { .. }) => {}
                 other => return other,
             }
@@ -170,7 +196,7 @@ impl Connection {
         }
         batch.push(batch_control(ControlMessage::BatchEnd, self.next_sequence()));
         self.send(operation, &serialize(&batch))?;
-        self.collect::<NetfilterMessage>(operation, first, last).map(|_| ())
+        self.collect(operation, first, last, |_: NetfilterMessage| None::<()>).map(|_| ())
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -185,7 +211,13 @@ impl Connection {
 
     /// Collects answers to the requests numbered `first..=last` until the last one is acknowledged
     /// or any is refused. Answers to earlier, failed requests are skipped.
-    fn collect<M>(&self, operation: &str, first: u32, last: u32) -> Result<Vec<M>, Error>
+    fn collect<M, T>(
+        &self,
+        operation: &str,
+        first: u32,
+        last: u32,
+        mut pick: impl FnMut(M) -> Option<T>,
+    ) -> Result<Vec<T>, Error>
     where
         M: NetlinkDeserializable + Debug,
     {
@@ -204,7 +236,7 @@ impl Connection {
                 }
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(object) => found.push(object),
+                    NetlinkPayload::InnerMessage(object) => found.extend(pick(object)),
                     NetlinkPayload::Error(answer) if answer.code.is_some() => {
                         return Err(Error::Refused {
                             operation: numbered(operation, sequence.wrapping_sub(first), span),

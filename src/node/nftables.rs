@@ -10,6 +10,7 @@
 
 mod contents;
 mod expression;
+pub mod survey;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -25,6 +26,7 @@ use tracing::{info, warn};
 
 use super::netlink::{Connection, Error};
 use super::rules::RuleSet;
+use contents::base_chain;
 use expression::from_kernel;
 
 pub use contents::{BaseChain, Contents, ListedRule};

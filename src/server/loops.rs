@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
@@ -55,13 +56,10 @@ async fn ask(guard: &LoopGuard, address: SocketAddr) -> std::io::Result<()> {
         SocketAddr::V6(_) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
         concrete => concrete,
     };
-    let any: SocketAddr = if reachable.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(reachable).await?;
+    // Bound by connecting: a worker may not `bind`.
+    let socket = Socket::new(Domain::for_address(reachable), Type::DGRAM.nonblocking(), None)?;
+    socket.connect(&reachable.into())?;
+    let socket = UdpSocket::from_std(socket.into())?;
     let mut message = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     message.extend_from_slice(guard.probe.as_wire());
     message.extend_from_slice(&record_type::HINFO.to_be_bytes());

@@ -20,6 +20,7 @@ pub fn nothing(_: &mut Node, _: Scale) -> usize {
 }
 
 pub fn reload(node: &mut Node, scale: Scale) -> usize {
+    let descriptors = node.descriptors();
     for round in 0..scale.times {
         let (old, new) = if round % 2 == 0 { ("cache 30", "cache 31") } else { ("cache 31", "cache 30") };
         let before = node.logged(IN_EFFECT);
@@ -27,7 +28,12 @@ pub fn reload(node: &mut Node, scale: Scale) -> usize {
         node.signal(Signal::USR1);
         node.wait_for_log(IN_EFFECT, before + 1);
     }
-    // Hits stayed hits: what was asked for the second time was not sent on.
+    let all_closed = || node.descriptors() <= descriptors;
+    assert!(
+        eventually(PATIENCE, all_closed),
+        "the guardian had {descriptors} files open: {}",
+        node.descriptors()
+    );
     let hits = node.metric("coredns_cache_hits_total{server=\"dns://169.254.20.10:53\",type=\"success\",view=\"\",zones=\"cluster.local.\"}");
     assert!(hits > 0.0, "the counters did not go along");
     scale.times

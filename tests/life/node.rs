@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Scale;
 use super::rig::{Daemon, Listing, PATIENCE, Rig, eventually};
-use super::traffic::{Outcome, Traffic};
+use super::traffic::{Outcome, Traffic, WARM};
 
 /// What every process logs that begins to serve.
 const SERVES: &str = concat!("doorstep ", env!("CARGO_PKG_VERSION"), " serves");
@@ -21,13 +21,16 @@ pub struct Node {
     pub rig: Rig,
     pub daemon: Option<Daemon>,
     before: Listing,
+    /// Queries that kube-dns got under the last load, and how many at most.
+    upstream: usize,
+    expected: usize,
 }
 
 impl Node {
     pub fn start(name: &str) -> Node {
         let rig = Rig::new(&name[..name.len().min(6)]);
         let before = rig.listing();
-        let mut node = Node { rig, daemon: None, before };
+        let mut node = Node { rig, daemon: None, before, upstream: 0, expected: 0 };
         node.launch(&[]);
         node
     }
@@ -66,11 +69,34 @@ impl Node {
         scale: Scale,
         event: impl FnOnce(&mut Node) -> T,
     ) -> (T, Outcome) {
+        let asked = self.rig.cluster.queries();
+        let started = Instant::now();
         let traffic = Traffic::start(self.rig.cluster.pod(), SocketAddr::from((server, 53)), scale);
         thread::sleep(CALM);
         let result = event(self);
         thread::sleep(CALM);
-        (result, traffic.stop())
+        let outcome = traffic.stop();
+        let asked = self.rig.cluster.queries().since(asked);
+        self.upstream = usize::try_from(asked.udp + asked.tcp).unwrap();
+        // What every name in the cache costs as it expires, and what is asked twice because it was slow.
+        let lives = usize::try_from(started.elapsed().as_secs()).unwrap() / 29 + 1;
+        self.expected = outcome.udp.unique * 21 / 20 + WARM * lives + 20;
+        (result, outcome)
+    }
+
+    /// Hits were hits: kube-dns was asked for what was new, and for what expired.
+    pub fn hits_were_hits(&self, name: &str) {
+        let (asked, expected) = (self.upstream, self.expected);
+        assert!(
+            asked <= expected,
+            "{name}: {asked} queries to kube-dns, of {expected} expected\n{}",
+            self.log()
+        );
+    }
+
+    /// Open files of the guardian.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.guardian().as_raw_nonzero())).unwrap().count()
     }
 
     pub fn log(&self) -> String {

@@ -18,7 +18,7 @@ const GIVE_UP: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(1);
 const BUFFER: usize = 4 << 20;
 /// Names that are hits once each was asked for.
-const WARM: usize = 100;
+pub const WARM: usize = 100;
 const QUICK: &str = "slow-0";
 /// Queries a second over TCP, one after another on one connection.
 const TCP_PAUSE: Duration = Duration::from_millis(5);
@@ -30,6 +30,8 @@ const MOST_A_SOCKET: u32 = 5_000;
 pub struct Tally {
     pub sent: usize,
     pub answered: usize,
+    /// Of those sent, for a name never asked for before.
+    pub unique: usize,
     /// With a response code other than NOERROR, or no address.
     pub wrong: usize,
     /// The longest that an answer took.
@@ -67,6 +69,7 @@ impl Tally {
     fn add(mut self, other: Tally) -> Tally {
         self.sent += other.sent;
         self.answered += other.answered;
+        self.unique += other.unique;
         self.wrong += other.wrong;
         self.longest = self.longest.max(other.longest);
         self.reopened += other.reopened;
@@ -179,6 +182,7 @@ impl Asker {
         };
         self.asked.push((Instant::now(), true));
         self.tally.sent += 1;
+        self.tally.unique += usize::from(self.unique);
         // What cannot be sent is lost, and a port that is closed is told by the next call.
         let _ = self.socket.send(&query(number as u16, self.first, &label));
     }

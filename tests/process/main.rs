@@ -20,6 +20,7 @@ mod upstream;
 
 mod command_line;
 mod configuration;
+mod handover;
 mod kube_dns;
 mod loops;
 mod ports;

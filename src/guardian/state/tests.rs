@@ -199,3 +199,99 @@ proptest! {
         }
     }
 }
+
+/// One of two guardians in a hand-over.
+struct Side {
+    machine: Machine,
+    world: World,
+    lives: bool,
+}
+
+impl Side {
+    fn new() -> Side {
+        let (machine, actions) = Machine::start(at(0));
+        let mut world = World::default();
+        world.apply(&actions);
+        Side { machine, world, lives: true }
+    }
+
+    fn on(&mut self, event: Event, now: Moment) -> Vec<Action> {
+        let actions = self.machine.on(event, now);
+        self.world.apply(&actions);
+        self.lives &= !self.world.ended;
+        actions
+    }
+
+    /// Workers that were not told to end, or the relay.
+    fn answers_or_will(&self) -> bool {
+        let up = self.world.alive.difference(&self.world.told_to_end).next().is_some();
+        self.lives && (up || self.world.relaying)
+    }
+
+    fn worker(&self, which: u8) -> Option<Id> {
+        let alive: Vec<Id> = self.world.alive.iter().copied().collect();
+        alive.get(usize::from(which) % alive.len().max(1)).copied()
+    }
+
+    fn worker_ends(&mut self, which: u8, now: Moment) {
+        if let Some(id) = self.worker(which) {
+            self.world.alive.remove(&id);
+            self.on(Event::Ended(id, None), now);
+        }
+    }
+}
+
+proptest! {
+    /// Two guardians and a death of either, or of any worker, at any step: there is always one that answers
+    /// or is about to, unless both are dead.
+    #[test]
+    fn a_hand_over_survives_a_death_at_any_step(steps in proptest::collection::vec((0..9u8, any::<u8>(), 0..400u16), 1..60)) {
+        let (mut old, mut new) = (Side::new(), Side::new());
+        old.on(Event::Standing(1), at(0));
+        // What is on its way from one to the other.
+        let (mut offered, mut taken, mut gone) = (false, false, false);
+        let mut now = at(0);
+        for (step, which, ms) in steps {
+            now = now.plus_ms(u64::from(ms));
+            match step {
+                0 if old.lives && new.lives && !offered => offered = true,
+                // The successor's worker stands, and the successor says so once.
+                1 | 2 if offered && new.lives => {
+                    let first = matches!(new.machine.state(), State::Starting { .. });
+                    if let Some(id) = new.worker(which) {
+                        new.on(Event::Standing(id), now);
+                        taken |= first && matches!(new.machine.state(), State::Serving { .. });
+                    }
+                }
+                3 if taken && old.lives => {
+                    taken = false;
+                    old.on(Event::Taken, now);
+                }
+                4 if new.lives && offered => {
+                    new.lives = false;
+                    // What was sent before is read before the end.
+                    if std::mem::take(&mut taken) && old.lives {
+                        old.on(Event::Taken, now);
+                    }
+                    gone = true;
+                }
+                5 if which < 64 => old.lives = false,
+                6 if old.lives => old.worker_ends(which, now),
+                7 if new.lives => new.worker_ends(which, now),
+                _ => {
+                    for side in [&mut old, &mut new] {
+                        if side.lives {
+                            side.on(Event::Tick, now);
+                        }
+                    }
+                }
+            }
+            if std::mem::take(&mut gone) && old.lives {
+                old.on(Event::SuccessorGone, now);
+            }
+            let served = old.answers_or_will() || new.answers_or_will();
+            let states = (old.machine.state(), new.machine.state());
+            prop_assert!(served || !old.lives && !new.lives, "step {step}: {states:?}");
+        }
+    }
+}

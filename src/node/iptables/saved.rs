@@ -68,7 +68,7 @@ impl Saved {
 
 impl SavedRule {
     /// The rule, if it is one of node-cache's with its comment.
-    fn ours(&self) -> Option<Rule> {
+    pub fn ours(&self) -> Option<Rule> {
         let (rule, comment) = self.read()?;
         (comment.as_deref() == Some(rule.comment())).then_some(rule)
     }

@@ -13,9 +13,9 @@ const NFPROTO_IPV6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 /// `NFT_PAYLOAD_NETWORK_HEADER`.
-const NETWORK_HEADER: u32 = 1;
+pub const NETWORK_HEADER: u32 = 1;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`.
-const TRANSPORT_HEADER: u32 = 2;
+pub const TRANSPORT_HEADER: u32 = 2;
 const NF_ACCEPT: u32 = 1;
 
 /// One instruction of a rule. Loads go to the register that the next comparison reads.

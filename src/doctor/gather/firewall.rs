@@ -1,0 +1,186 @@
+//! iptables, nftables and IPVS.
+
+use std::net::IpAddr;
+
+use super::super::facts::{Iptables, LiveRule};
+use super::{Host, Unread};
+use crate::node::iptables::SavedRule;
+use crate::node::rules::COMMENT_PREFIX;
+
+/// What netfilter holds.
+#[derive(Default)]
+pub struct Firewall {
+    pub iptables: Iptables,
+    pub nft_tables: Vec<String>,
+    pub rules: Vec<LiveRule>,
+    pub kube_dns: Vec<IpAddr>,
+}
+
+/// Reads both; makes no tables.
+pub fn read(host: &dyn Host, unread: &mut Unread) -> Firewall {
+    let mut firewall = Firewall::default();
+    for family in ["", "6"] {
+        add_family(&mut firewall, host, family, unread);
+    }
+    match host.nftables() {
+        Ok(survey) => {
+            firewall.nft_tables = survey.tables;
+            firewall.iptables.kube_proxy |= survey.kube_proxy_chains;
+            let live = |(rule, packets)| LiveRule { rule, nftables: true, packets };
+            firewall.rules.extend(survey.rules.into_iter().map(live));
+            let masquerade = survey.masquerade.into_iter();
+            let named = masquerade.map(|(table, chain)| format!("nftables table {table}, chain {chain}"));
+            firewall.iptables.masquerade.extend(named);
+        }
+        Err(why) => unread.note("nftables rules", &why),
+    }
+    firewall
+}
+
+/// Of the two kinds of iptables a host has both, each blind to the other's rules, and may have rules in both.
+fn add_family(firewall: &mut Firewall, host: &dyn Host, family: &str, unread: &mut Unread) {
+    let mut add = |program: String| match host.run(&program, &["-c"]) {
+        Ok(output) => {
+            add_iptables(firewall, &output);
+            output.lines().any(|line| line.starts_with("# Generated") && !line.contains("(nf_tables)"))
+        }
+        Err(error) => {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let why = if missing { "no such program in PATH".to_owned() } else { error.to_string() };
+            unread.note("iptables rules", &format!("{program}: {why}"));
+            true
+        }
+    };
+    let is_legacy = add(format!("ip{family}tables-save"));
+    let legacy_tables = host.text(&format!("/proc/net/ip{family}_tables_names")).unwrap_or_default();
+    if !is_legacy && !legacy_tables.trim().is_empty() {
+        add(format!("ip{family}tables-legacy-save"));
+    }
+}
+
+/// Line by line: a node of a large cluster prints megabytes.
+fn add_iptables(firewall: &mut Firewall, output: &str) {
+    let mut table = "";
+    for line in output.lines() {
+        let (packets, line) = uncounted(line);
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if let Some(chain) = line.strip_prefix(':') {
+            firewall.iptables.kube_proxy |= chain.starts_with("KUBE-SERVICES ");
+            let chain = chain.strip_suffix(']').unwrap_or(chain);
+            if let Some((chain, "DROP")) = chain.split(" [").next().and_then(|chain| chain.split_once(' '))
+                && table == "filter"
+            {
+                firewall.iptables.drops.push((chain.to_owned(), "its policy is DROP".into()));
+            }
+        } else if let Some(text) = line.strip_prefix("-A ") {
+            let rule = SavedRule { table: table.into(), text: text.into() };
+            add_rule(firewall, &rule, packets);
+        }
+    }
+}
+
+/// Takes the packet count off a rule: `[12:345] -A ...`.
+fn uncounted(line: &str) -> (u64, &str) {
+    let counted = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    let Some((counts, line)) = counted else { return (0, line) };
+    (counts.split(':').next().and_then(|packets| packets.parse().ok()).unwrap_or(0), line)
+}
+
+fn add_rule(firewall: &mut Firewall, saved: &SavedRule, packets: u64) {
+    let has = |part: &str| saved.text.contains(part);
+    let iptables = &mut firewall.iptables;
+    let commented = has(&format!("--comment \"{COMMENT_PREFIX}"));
+    if commented {
+        iptables.commented.push(format!("{} {}", saved.table, saved.text));
+    }
+    if let Some(rule) = saved.ours() {
+        firewall.rules.push(LiveRule { rule, nftables: false, packets });
+    }
+    let dns = has("port 53 ") || saved.text.ends_with("port 53");
+    let chain = saved.text.split(' ').next().unwrap_or_default();
+    match saved.table.as_str() {
+        "nat" if has("-j MASQUERADE") && !has("--random-fully") => {
+            iptables.masquerade.push(format!("nat {}", saved.text));
+        }
+        "nat" if chain == "KUBE-SERVICES" && dns && has("kube-dns") => {
+            let address =
+                saved.text.split(" -d ").nth(1).and_then(|rest| rest.split(['/', ' ']).next()?.parse().ok());
+            firewall.kube_dns.extend(address.filter(|address| !firewall.kube_dns.contains(address)));
+        }
+        "raw" if dns && !commented && (has("-j NOTRACK") || has("--notrack")) => {
+            iptables.foreign_notrack.push(format!("raw {}", saved.text));
+        }
+        "filter" => {
+            for target in ["DROP", "REJECT"] {
+                let rest = saved.text.strip_prefix(&format!("{chain} -j {target}"));
+                if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')) {
+                    iptables.drops.push((chain.to_owned(), format!("it ends in {target}")));
+                }
+            }
+            // What does not accept every datagram of DNS.
+            let narrow =
+                ["ctstate", "--state", "--mark", "-i lo", "-o lo", "-p tcp", "-p icmp", "-p ipv6-icmp"];
+            let other_port = has("port ") && !dns;
+            if has("-j ACCEPT") && !commented && !other_port && !narrow.iter().any(|part| has(part)) {
+                iptables.accepts.push(chain.to_owned());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Virtual services on port 53 (`UDP  0A60000A:0035 rr`).
+pub fn ipvs(host: &dyn Host) -> Vec<IpAddr> {
+    let text = host.text("/proc/net/ip_vs").unwrap_or_default();
+    let mut found: Vec<IpAddr> = text.lines().filter_map(virtual_service).collect();
+    found.dedup();
+    found
+}
+
+fn virtual_service(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    let (protocol, service) = (words.next()?, words.next()?);
+    let (address, port) = service.rsplit_once(':')?;
+    if !matches!(protocol, "UDP" | "TCP") || port != "0035" {
+        return None;
+    }
+    match address.strip_prefix('[') {
+        Some(v6) => v6.trim_end_matches(']').parse().ok(),
+        None => u32::from_str_radix(address, 16).ok().map(|bits| IpAddr::from(bits.to_be_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_come_off() {
+        assert_eq!(uncounted("[12:345] -A OUTPUT -j A"), (12, "-A OUTPUT -j A"));
+        assert_eq!(uncounted("-A OUTPUT -j B"), (0, "-A OUTPUT -j B"));
+        assert_eq!(uncounted(":OUTPUT ACCEPT [7:8]"), (0, ":OUTPUT ACCEPT [7:8]"));
+    }
+
+    #[test]
+    fn policies_of_filter_alone() {
+        let mut firewall = Firewall::default();
+        add_iptables(
+            &mut firewall,
+            "*nat\n:OUTPUT DROP [1:2]\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:X - [0:0]\n",
+        );
+        assert_eq!(firewall.iptables.drops, [("INPUT".into(), "its policy is DROP".into())]);
+    }
+
+    #[test]
+    fn virtual_services_on_port_53() {
+        let line = "UDP  0A60000A:0035 rr";
+        assert_eq!(virtual_service(line), Some("10.96.0.10".parse().unwrap()));
+        assert_eq!(
+            virtual_service("UDP  [fd00:0000:0000:0000:0000:0000:0000:000a]:0035 rr"),
+            Some("fd00::a".parse().unwrap())
+        );
+        assert_eq!(virtual_service("TCP  0A600001:01BB rr"), None);
+        assert_eq!(virtual_service("  -> 0AF4000B:0035      Masq    1      0          0"), None);
+    }
+}
