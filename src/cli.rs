@@ -54,10 +54,10 @@ pub enum Command {
     },
     /// `teardown`: remove link and rules.
     Teardown(Args),
-    /// `remedy NAME`: a cure for another kind of node, until a signal.
-    Remedy(node::remedy::Order),
     /// `doctor`: say what is wrong with the node, change nothing.
     Doctor(crate::doctor::Options),
+    /// `remedy NAME`: a cure for another kind of node, until a signal.
+    Remedy(node::remedy::Order),
     /// `demo`: the race laboratory.
     #[cfg(feature = "demo")]
     Demo(Demo),
@@ -158,8 +158,8 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, CliErr
             given.extend(more);
             subcommand(first, &given, positional)
         }
-        "remedy" => remedy::parse(rest).map(Command::Remedy),
         "doctor" => doctor::parse(&given, rest).map(Command::Doctor),
+        "remedy" => remedy::parse(rest).map(Command::Remedy),
         #[cfg(feature = "demo")]
         "demo" => demo::parse(rest).map(Command::Demo),
         "help" => Err(help()),

@@ -28,8 +28,8 @@ fn run(command: Command) -> i32 {
         Command::Worker(args) => or_complain(app::work(&args)),
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
-        Command::Remedy(order) => app::remedy::run(&order),
         Command::Doctor(options) => doorstep::doctor::run(&options),
+        Command::Remedy(order) => app::remedy::run(&order),
         #[cfg(feature = "demo")]
         Command::Demo(command) => demo(command),
         Command::Version => {

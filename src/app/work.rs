@@ -47,6 +47,8 @@ pub fn work(args: &Args) -> Result<i32> {
     let guardian = guardian()?;
     // The guardian's end is this process's end, even if the other end of the channel lives on in a copy.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It would be `exe`, after the path it was started by.
+    rustix::thread::set_name(c"doorstep")?;
     let confinement = confinement::confine(expanded::directory(args));
     ignore_signals()?;
     let _log = logging::start().context("cannot start the log")?;

@@ -116,7 +116,7 @@ pub enum Message {
     Offer {
         /// Version of the predecessor.
         version: String,
-        /// What the predecessor is, as in [`Message::Ask`].
+        /// What the predecessor is, as in [`Message::Ask`], and those it took over from; words.
         identity: String,
         /// Its sockets.
         sockets: Vec<(Listen, OwnedFd)>,

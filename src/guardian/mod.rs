@@ -124,8 +124,8 @@ struct Succession {
     knocked: bool,
     /// Whom this one takes over from, until it is gone.
     predecessor: Option<Channel>,
-    /// What it was.
-    taken_from: String,
+    /// What it was, and those that it and its like had taken over from.
+    taken_from: Vec<String>,
     door: Option<Door>,
     /// Who takes over from this one.
     successor: Option<Channel>,

@@ -34,6 +34,8 @@ use crate::sockets::{Listen, Role};
 
 /// The predecessor may be in the middle of a repair that waits for the lock of iptables.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// Pods that are remembered as taken over from.
+const ANCESTORS: usize = 8;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Guardian<'_> {
@@ -61,7 +63,7 @@ impl Guardian<'_> {
                 if let Some(lease) = lease.filter(|_| nftables && self.config.node.setup_rules) {
                     self.host.adopt_lease(lease);
                 }
-                self.succession.taken_from = identity;
+                self.succession.taken_from = identity.split_whitespace().map(str::to_owned).collect();
                 self.succession.predecessor = Some(predecessor);
             }
             Ok(Message::Wait) => {
@@ -154,7 +156,7 @@ impl Guardian<'_> {
             Verdict::Refuse("it lives in another network namespace")
         } else if !listens.iter().any(|wanted| ours.iter().any(|listen| overlap(wanted, listen))) {
             Verdict::Refuse("it serves other addresses")
-        } else if !identity.is_empty() && *identity == self.succession.taken_from {
+        } else if self.succession.taken_from.contains(identity) {
             Verdict::Wait
         } else if !serves || self.succession.successor.is_some() {
             Verdict::Refuse("this process is being started, ended or succeeded")
@@ -169,7 +171,7 @@ impl Guardian<'_> {
         let lease = self.host.pause();
         let offered = self.sockets.share(&self.sockets.listens()).and_then(|sockets| {
             let caches = message::share(&self.caches)?;
-            let identity = self.config.identity.clone();
+            let identity = self.line_of_succession();
             successor.send(&Message::Offer { version: VERSION.to_owned(), identity, sockets, lease, caches })
         });
         match offered {
@@ -179,6 +181,13 @@ impl Guardian<'_> {
                 self.host.resume();
             }
         }
+    }
+
+    /// This process, and those before it, as words.
+    fn line_of_succession(&self) -> String {
+        let own = self.config.identity.split_whitespace().take(1);
+        let earlier = self.succession.taken_from.iter().map(String::as_str);
+        own.chain(earlier).take(ANCESTORS).collect::<Vec<_>>().join(" ")
     }
 
     pub(super) fn hear_successor(&mut self) {

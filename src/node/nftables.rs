@@ -26,7 +26,6 @@ use tracing::{info, warn};
 
 use super::netlink::{Connection, Error};
 use super::rules::RuleSet;
-use contents::base_chain;
 use expression::from_kernel;
 
 pub use contents::{BaseChain, Contents, ListedRule};

@@ -96,7 +96,12 @@ fn a_container_that_was_taken_over_from_waits_when_it_is_started_again() {
     let again = line.setup().variable("POD_UID", "old").spawn();
     again.wait_for_log("waiting until it ends");
     assert!(new.is_running());
-    new.signal(Signal::TERM);
+    // Nor does it take over from one that came after that.
+    let mut newest = line.setup().variable("POD_UID", "newest").start();
+    assert!(wait(Duration::from_secs(10), || !new.is_running()), "{}", new.log());
+    again.wait_for_log_times("waiting until it ends", 2);
+    assert!(newest.is_running());
+    newest.signal(Signal::TERM);
     again.wait_for_log("doorstep 0.1.0 serves");
     line.answers();
 }

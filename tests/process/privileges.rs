@@ -172,10 +172,9 @@ fn with_nothing_to_write_to_it_serves() {
     ends_well(server);
 }
 
-/// What root may do, or is told another reason why not.
-/// A call, and what it is called.
 type Attempt = (&'static str, fn() -> io::Result<()>);
 
+/// What root may do, or is told another reason why not.
 const FORBIDDEN: &[Attempt] = &[
     ("another program", || Command::new("/bin/true").status().map(drop)),
     ("execve", || call(libc::SYS_execve, [0; 5])),

@@ -73,15 +73,15 @@ impl Contents {
     }
 }
 
+fn chain_name(table: RuleTable, chain: Chain) -> String {
+    format!("{}_{}", table.iptables(), chain.iptables().to_lowercase())
+}
+
 /// The table and chain whose place one of our chains takes, by its name.
 pub(super) fn base_chain(name: &str) -> Option<(RuleTable, Chain)> {
     use {Chain::*, RuleTable::*};
     let chains = [(Raw, Prerouting), (Raw, Output), (Filter, Input), (Filter, Output)];
     chains.into_iter().find(|&(table, chain)| chain_name(table, chain) == name)
-}
-
-fn chain_name(table: RuleTable, chain: Chain) -> String {
-    format!("{}_{}", table.iptables(), chain.iptables().to_lowercase())
 }
 
 /// Table and chain, if it hooks in where packets are forwarded and its policy drops.

@@ -11,8 +11,9 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 
+use super::contents::base_chain;
 use super::expression::{NETWORK_HEADER, Step, TRANSPORT_HEADER, from_kernel};
-use super::{Ownership, TABLE, Table, base_chain};
+use super::{Ownership, TABLE, Table};
 use crate::node::netlink::{Connection, Error};
 use crate::node::rules::{Direction, Protocol, Rule, Verdict};
 
