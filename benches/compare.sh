@@ -10,6 +10,6 @@ if [ "${1-}" = --install ]; then
     shift
     install_packages $PEER_PACKAGES
 fi
-sh deploy/static.sh build --workspace
+sh deploy/static.sh build --no-default-features --package doorstep --package doorstep-benches
 programs="${CARGO_TARGET_DIR:-target}/$(uname -m)-unknown-linux-musl/release"
 exec "$programs/compare" --doorstep "$programs/doorstep" "$@"
