@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::{Action, Cause, Event, Id, State};
 use crate::clock::Moment;
 
-/// A worker that was silent for this long is replaced, milliseconds.
-const SILENCE_MS: u64 = 600;
+/// A worker that was silent for this long is replaced, milliseconds. At 20 000 queries a second, its sockets hold
+/// what comes meanwhile. One that was only slow is retired like any other.
+const SILENCE_MS: u64 = 400;
 /// A worker that does not answer this long after its start is given up, milliseconds.
 const START_MS: u64 = 20_000;
 /// The relay begins when a worker takes longer than this to come back, milliseconds.

@@ -68,19 +68,19 @@ fn a_death_is_mended_at_once_a_series_of_them_after_pauses() {
 fn silence_is_noticed_and_the_silent_one_is_killed_once_there_is_another() {
     let mut machine = serving();
     machine.on(Event::Pulse(1), at(500));
-    assert_eq!(machine.on(Event::Tick, at(1_000)), []);
-    assert_eq!(machine.on(Event::Tick, at(1_100)), [Action::Spawn(2, Cause::Silence)]);
+    assert_eq!(machine.on(Event::Tick, at(899)), []);
+    assert_eq!(machine.on(Event::Tick, at(900)), [Action::Spawn(2, Cause::Silence)]);
     let done = [Action::Serve(2), Action::Kill(1), Action::CatchUp(2)];
-    assert_eq!(machine.on(Event::Standing(2), at(1_120)), done);
+    assert_eq!(machine.on(Event::Standing(2), at(920)), done);
 }
 
 #[test]
 fn one_that_speaks_again_is_retired_like_any_other() {
     let mut machine = serving();
-    machine.on(Event::Tick, at(600));
-    machine.on(Event::Pulse(1), at(610));
+    machine.on(Event::Tick, at(400));
+    machine.on(Event::Pulse(1), at(410));
     let retire = Action::Retire { worker: 1, linger: true };
-    assert_eq!(machine.on(Event::Standing(2), at(620)), [Action::Serve(2), retire]);
+    assert_eq!(machine.on(Event::Standing(2), at(420)), [Action::Serve(2), retire]);
 }
 
 #[test]
