@@ -145,6 +145,7 @@ impl Upstream {
             expire: config.expire,
             // A TLS handshake costs a thousand queries.
             max_queries: tls.is_none().then_some(MAX_QUERIES),
+            overtaken: Cell::default(),
             random: Rc::clone(random),
             metrics: Rc::clone(metrics),
         };
