@@ -309,7 +309,7 @@ fn pool_of(service: &Rc<Service>) -> Rc<Pool> {
         to: "192.0.2.1:53".parse().unwrap(),
         protocol: Protocol::Tcp,
         expire: Duration::from_secs(10),
-        max_queries: Some(128),
+        max_queries: Some(32),
         overtaken: Cell::default(),
         random: Rc::new(Random::new()),
         metrics: Rc::new(NoMetrics),
