@@ -239,6 +239,11 @@ impl Connection {
         since.map_or(Duration::ZERO, |since| now - since)
     }
 
+    /// Whether anything was ever answered on it.
+    pub(super) fn has_answered(&self) -> bool {
+        self.state.borrow().answered
+    }
+
     /// Whether an answer came in the time `span` before `now`.
     pub(super) fn heard_within(&self, span: Duration, now: Instant) -> bool {
         self.state.borrow().heard.is_some_and(|heard| now - heard <= span)

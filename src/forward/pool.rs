@@ -127,7 +127,7 @@ impl Pool {
         if best.load() > 0
             && !flows(&best, now)
             && self.may_spread(now)
-            && let Ok(Ok(another)) = timeout(self.spread_patience(&best, now), self.acquire_new(now)).await
+            && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
         {
             return Ok(another);
         }
@@ -224,10 +224,12 @@ impl Pool {
     }
 
     /// Whether one more connection may be opened although there is one to use: a few that are not busy are
-    /// enough.
+    /// enough. One on which nothing was ever answered is not busy but bad, and more may be as bad.
     fn may_spread(&self, now: Instant) -> bool {
         let connections = self.connections.borrow();
-        let busy = || connections.iter().filter(|connection| self.is_busy(connection, now)).count();
+        let is_busy =
+            |connection: &&Rc<Connection>| connection.has_answered() && self.is_busy(connection, now);
+        let busy = || connections.iter().filter(is_busy).count();
         connections.len() < MAX_TOTAL
             && (connections.len() < MAX_CONNECTIONS || connections.len() < MAX_CONNECTIONS + busy())
             && self.pace.refusal(now).is_none()
@@ -244,11 +246,6 @@ impl Pool {
             self.tested.set(Some(now));
             tokio::task::spawn_local(async move { proof::is_alive(&busy).await });
         }
-    }
-
-    /// How long to wait for another connection than `best`.
-    fn spread_patience(&self, best: &Connection, now: Instant) -> Duration {
-        if self.is_busy(best, now) { 2 * TRY_OUT } else { SPREAD_PATIENCE }
     }
 
     /// Whether what is sent on `connection` would wait behind something slow.

@@ -50,7 +50,8 @@ fn slow_names_delay_neither_each_other_nor_fast_ones() {
         assert!(slow[29] < SLOW + Duration::from_millis(100), "median {:?}", slow[29]);
         assert!(slow[59] < Duration::from_millis(2600), "{slow:?}");
         assert!(fast[1187] < Duration::from_millis(50), "{:?}", &fast[1100..]);
-        assert!(server.connections() <= 40, "{} connections", server.connections());
+        // Each is renewed after 32 queries, and the slow ones take some two dozen.
+        assert!(server.connections() <= 1260 / 32 + 60, "{} connections", server.connections());
     });
 }
 
