@@ -56,6 +56,7 @@ const UNSAFE: [&str; 10] = [
     "server/batch/mod.rs",
     "server/batch/outbox.rs",
     "server/batch/packet_info.rs",
+    "server/batch/slice.rs",
     "server/batch/wake.rs",
 ];
 const METRIC_NAMES: &str = "metrics/names.rs";

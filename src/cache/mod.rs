@@ -125,6 +125,15 @@ impl Cache {
         Lookup::Fresh { outline: found.outline, ttl, store: found.store(), refresh }
     }
 
+    /// Whether a query for `key` would be answered from here at once. Asking this counts as no hit.
+    pub fn holds(&self, key: &Key, now: Moment) -> bool {
+        self.table.find(key).is_some_and(|found| {
+            let verified = || self.config.serve_stale.is_some_and(|stale| stale.mode == StaleMode::Verify);
+            let at_once = || !verified() || found.is_deferred(now);
+            found.remaining(now) > 0 || self.is_servable(found, now) && at_once()
+        })
+    }
+
     /// What to do with the expired `found`, and whether the caller refreshes it.
     #[cold]
     fn stale(&self, found: Found<'_>, now: Moment) -> (StaleMode, bool) {

@@ -214,3 +214,21 @@ fn memory_that_is_no_cache_is_no_harm() {
     }
     assert_eq!(shape, "1/9984/9984");
 }
+
+#[test]
+fn what_it_holds_is_what_it_answers_at_once() {
+    let held = |mode: Option<StaleMode>, age: u64, failed: bool| {
+        let serve_stale = mode.map(|mode| ServeStale { window: 60, mode, verify_wait_ms: 0 });
+        let bench = Bench::new(Config { serve_stale, ..Config::default() });
+        assert!(!bench.cache.holds(&bench.key(), START));
+        bench.good(30, START);
+        let now = START.plus_ms(age * 1000);
+        if failed {
+            bench.cache.note_failure(&bench.key(), now);
+        }
+        bench.cache.holds(&bench.key(), now)
+    };
+    assert!(held(None, 29, false) && !held(None, 31, false));
+    assert!(held(Some(StaleMode::Immediate), 31, false) && !held(Some(StaleMode::Immediate), 91, false));
+    assert!(!held(Some(StaleMode::Verify), 31, false) && held(Some(StaleMode::Verify), 31, true));
+}

@@ -11,7 +11,7 @@
 
 mod driver;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
@@ -70,6 +70,8 @@ pub(super) struct Remote {
     pub(super) expire: Duration,
     /// A connection that carried so many queries makes room for a new one.
     pub(super) max_queries: Option<u64>,
+    /// When an answer last came before that to an earlier query on the same connection.
+    pub(super) overtaken: Cell<Option<Instant>>,
     pub(super) random: Rc<Random>,
     pub(super) metrics: Rc<dyn Metrics>,
 }
@@ -82,6 +84,8 @@ struct State {
     waiting: usize,
     sent: u64,
     answered: bool,
+    /// The latest query that was answered, by number.
+    latest: u64,
     strays: u32,
     outbox: FrameWriter,
     driver: Option<Waker>,
@@ -100,6 +104,17 @@ struct Waiter {
     question: Box<[u8]>,
     /// `None` once nobody waits.
     reply: Option<oneshot::Sender<Vec<u8>>>,
+}
+
+/// What a frame was.
+#[derive(Debug, PartialEq, Eq)]
+enum Delivery {
+    /// An answer, later queries' answers not yet seen.
+    InOrder,
+    /// An answer to an earlier query than another answer before it.
+    Overtaken,
+    /// It answers nobody's question.
+    Stray,
 }
 
 impl Connection {
@@ -224,6 +239,11 @@ impl Connection {
         since.map_or(Duration::ZERO, |since| now - since)
     }
 
+    /// Whether anything was ever answered on it.
+    pub(super) fn has_answered(&self) -> bool {
+        self.state.borrow().answered
+    }
+
     /// Whether an answer came in the time `span` before `now`.
     pub(super) fn heard_within(&self, span: Duration, now: Instant) -> bool {
         self.state.borrow().heard.is_some_and(|heard| now - heard <= span)
@@ -248,6 +268,7 @@ impl State {
             waiting: 0,
             sent: 0,
             answered: false,
+            latest: 0,
             strays: 0,
             outbox: FrameWriter::default(),
             driver: None,
@@ -269,13 +290,13 @@ impl State {
         }
     }
 
-    /// Hands a frame to whoever waits for it; false if it answers nobody's question.
-    fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<bool, Reason> {
+    /// Hands a frame to whoever waits for it.
+    fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<Delivery, Reason> {
         let waiter = match self.in_flight.entry(message::id(frame)) {
             Entry::Occupied(entry) if message::answers(frame, &entry.get().question) => entry.remove(),
             _ => {
                 self.strays += 1;
-                return if self.strays > MAX_STRAYS { Err(Reason::Garbage) } else { Ok(false) };
+                return if self.strays > MAX_STRAYS { Err(Reason::Garbage) } else { Ok(Delivery::Stray) };
             }
         };
         self.strays = 0;
@@ -287,7 +308,9 @@ impl State {
             // A receiver that is gone has been cancelled in this very turn.
             let _ = reply.send(frame.to_vec());
         }
-        Ok(true)
+        let overtaken = waiter.number < self.latest;
+        self.latest = self.latest.max(waiter.number);
+        Ok(if overtaken { Delivery::Overtaken } else { Delivery::InOrder })
     }
 
     fn stop_waiting(&mut self, now: Instant) {

@@ -4,6 +4,8 @@
 //! it. Not one a query: handshakes cost both sides. They live for a while only, because a Service's
 //! address hands out its pods when connections open, and new pods should get their share.
 
+mod pace;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -16,15 +18,23 @@ use super::connection::{Connection, Remote};
 use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
 use super::proof;
+use pace::{MIN_PAUSE, Pace};
 
 /// Connections in ordinary use.
 const MAX_CONNECTIONS: usize = 4;
-/// Connections in all, when some do not answer: each slow name takes one, as CoreDNS answers in order.
-const MAX_TOTAL: usize = 32;
+/// Connections in all. Where a peer answers each in order, as CoreDNS does, a slow name takes one for
+/// itself: so many names of a second each may be asked for in a second.
+const MAX_TOTAL: usize = 64;
 /// Queries in flight on a connection whose answers are flowing, before the next one is used.
 const FLOWING: usize = 16;
 /// A connection is flowing if an answer came within this.
-const FRESH: Duration = Duration::from_millis(2);
+const FRESH: Duration = Duration::from_micros(500);
+/// A peer that owes an answer and is silent for longer is busy with something slow, if it answers in order.
+const BUSY: Duration = Duration::from_millis(5);
+/// A peer that let one answer overtake another will do so again, for this long at least.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Nor is it tested again before that.
+const TEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a query waits for a connection of its own before it goes behind others.
 const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The age at which a connection is replaced, a quarter more or less.
@@ -37,11 +47,6 @@ const MAX_SILENCE: Duration = Duration::from_secs(2);
 
 /// A new connection that shows no sign of life in this time comes in for want of a better one only.
 const TRY_OUT: Duration = Duration::from_millis(100);
-
-const MIN_CONNECT: Duration = Duration::from_millis(300);
-const MAX_CONNECT: Duration = Duration::from_secs(1);
-const MIN_PAUSE: Duration = Duration::from_millis(10);
-const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a query demands of its connection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,6 +73,8 @@ pub(super) struct Pool {
     dial: Dial,
     connections: RefCell<Vec<Rc<Connection>>>,
     serial: Cell<u64>,
+    /// When the peer was last tested for answering in order.
+    tested: Cell<Option<Instant>>,
     /// When a connection was last replaced for its age.
     renewed: Cell<Instant>,
     /// Whether a connect is under way: there is never more than one.
@@ -88,6 +95,7 @@ impl Pool {
             dial,
             connections: RefCell::default(),
             serial: Cell::new(0),
+            tested: Cell::new(None),
             renewed: Cell::new(Instant::now()),
             connecting: Cell::new(false),
             waiters: RefCell::default(),
@@ -115,6 +123,7 @@ impl Pool {
             self.renewed.set(now);
             self.connect(now);
         }
+        self.test_order(now);
         if best.load() > 0
             && !flows(&best, now)
             && self.may_spread(now)
@@ -180,9 +189,10 @@ impl Pool {
         });
         // Equals go to the first, so that the others get idle and expire.
         let load = |connection: &Connection| if flows(connection, now) { 0 } else { connection.load() };
-        let (stalled, best) = fitting
-            .map(|connection| (connection.silence(now) > patience, connection))
-            .min_by_key(|(stalled, connection)| (*stalled, load(connection)))?;
+        let (stalled, best) =
+            fitting.map(|connection| (connection.silence(now) > patience, connection)).min_by_key(
+                |(stalled, connection)| (*stalled, self.is_busy(connection, now), load(connection)),
+            )?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }
@@ -213,9 +223,35 @@ impl Pool {
         Some(connection)
     }
 
-    /// Whether one more connection may be opened although there is one to use.
+    /// Whether one more connection may be opened although there is one to use: a few that are not busy are
+    /// enough. One on which nothing was ever answered is not busy but bad, and more may be as bad.
     fn may_spread(&self, now: Instant) -> bool {
-        self.connections.borrow().len() < MAX_CONNECTIONS && self.pace.refusal(now).is_none()
+        let connections = self.connections.borrow();
+        let is_busy =
+            |connection: &&Rc<Connection>| connection.has_answered() && self.is_busy(connection, now);
+        let busy = || connections.iter().filter(is_busy).count();
+        connections.len() < MAX_TOTAL
+            && (connections.len() < MAX_CONNECTIONS || connections.len() < MAX_CONNECTIONS + busy())
+            && self.pace.refusal(now).is_none()
+    }
+
+    /// Finds out whether a peer that seems busy answers in order: if it does not, it answers this before
+    /// what it owes.
+    fn test_order(&self, now: Instant) {
+        let connections = self.connections.borrow();
+        if connections.len() < MAX_CONNECTIONS || self.tested.get().is_some_and(|at| now < at + TEST_PAUSE) {
+            return;
+        }
+        if let Some(busy) = connections.iter().find(|connection| self.is_busy(connection, now)).cloned() {
+            self.tested.set(Some(now));
+            tokio::task::spawn_local(async move { proof::is_alive(&busy).await });
+        }
+    }
+
+    /// Whether what is sent on `connection` would wait behind something slow.
+    fn is_busy(&self, connection: &Connection, now: Instant) -> bool {
+        let in_order = || self.remote.overtaken.get().is_none_or(|at| now >= at + REMEMBERED);
+        connection.silence(now) > BUSY && in_order()
     }
 
     /// Starts a connect unless one is under way. It goes on when the query that wanted it is gone.
@@ -293,7 +329,8 @@ impl Pool {
     /// Gives a new connection to the first who waits. The others get one each, too, as far as there may
     /// be more; the rest share what there is.
     fn hand_out(self: &Rc<Pool>, connection: &Rc<Connection>) {
-        if self.connections.borrow().len() < MAX_CONNECTIONS {
+        let now = Instant::now();
+        if self.may_spread(now) {
             loop {
                 let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
                 // A waiter that is gone has been cancelled.
@@ -302,7 +339,7 @@ impl Pool {
                 }
             }
             if !self.waiters.borrow().is_empty() {
-                self.connect(Instant::now());
+                self.connect(now);
             }
             return;
         }
@@ -339,56 +376,6 @@ impl Drop for Pool {
 /// and the next query goes elsewhere.
 fn flows(connection: &Connection, now: Instant) -> bool {
     connection.load() < FLOWING && connection.heard_within(FRESH, now)
-}
-
-/// How long a connect may take, and how soon after a failed one the next may start.
-struct Pace {
-    /// Moving average of connect times.
-    average: Cell<Duration>,
-    /// Failed in a row.
-    failures: Cell<u32>,
-    last: RefCell<Option<Unconnected>>,
-}
-
-impl Pace {
-    fn new() -> Pace {
-        Pace { average: Cell::new(MIN_CONNECT / 2), failures: Cell::new(0), last: RefCell::new(None) }
-    }
-
-    /// Twice the average, within bounds: CoreDNS's rule with bounds a pod can bear. The kernel
-    /// repeats a lost SYN after a second; a connect anew is sooner and may meet another backend.
-    fn patience(&self) -> Duration {
-        (self.average.get() * 2).clamp(MIN_CONNECT, MAX_CONNECT)
-    }
-
-    /// The last failure, while it is too soon for another attempt.
-    fn refusal(&self, now: Instant) -> Option<Unconnected> {
-        self.last.borrow().clone().filter(|last| now < last.retry_at)
-    }
-
-    fn succeeded(&self, elapsed: Duration) {
-        self.observe(elapsed);
-        self.failures.set(0);
-        self.last.replace(None);
-    }
-
-    fn failed(&self, failure: Failure, now: Instant) -> Unconnected {
-        if failure.reason == Reason::Timeout {
-            // It may only be far away: allow more next time.
-            self.observe(self.patience() * 2);
-        }
-        let doublings = self.failures.get().min(8);
-        self.failures.set(doublings + 1);
-        let unconnected =
-            Unconnected { failure, retry_at: now + (MIN_PAUSE * (1 << doublings)).min(MAX_PAUSE) };
-        self.last.replace(Some(unconnected.clone()));
-        unconnected
-    }
-
-    fn observe(&self, sample: Duration) {
-        let sample = sample.min(MAX_CONNECT);
-        self.average.set((self.average.get() * 3 + sample) / 4);
-    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,11 @@ impl Clients {
         Clients { share, counts: Rc::default() }
     }
 
+    /// Whether `client` has half of its share or more.
+    pub fn is_half_full(&self, client: IpAddr) -> bool {
+        self.counts.borrow().get(&client).is_some_and(|count| count.saturating_mul(2) >= self.share)
+    }
+
     /// One more for `client`; `None` when it has its share.
     pub fn enter(&self, client: IpAddr) -> Option<Pass> {
         let mut counts = self.counts.borrow_mut();
@@ -61,6 +66,7 @@ mod tests {
         let first = clients.enter(a).unwrap();
         let second = clients.enter(a).unwrap();
         assert!(clients.enter(a).is_none());
+        assert!(clients.is_half_full(a) && !clients.is_half_full(b));
         assert!(clients.enter(b).is_some());
         drop(first);
         let third = clients.enter(a).unwrap();

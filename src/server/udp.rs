@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, Origin, Wake};
+use super::batch::{Batch, Origin, Wake, ask_for_short_slice};
 use super::client::Client;
 use super::miss::Miss;
 use super::rates::Rates;
@@ -96,6 +96,7 @@ impl UdpWorker {
         let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
             // Nobody waits any more only if this is the last thing the process does.
             let _ = started.send(());
+            ask_for_short_slice();
             running.run(batch, &stopped);
         })?;
         // An error means that the thread is gone, which joining it will tell.

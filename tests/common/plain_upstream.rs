@@ -16,8 +16,14 @@ pub struct PlainUpstream {
 }
 
 impl PlainUpstream {
+    /// Starts on a free port of 127.0.0.1.
     pub fn start() -> PlainUpstream {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        PlainUpstream::start_at(([127, 0, 0, 1], 0).into())
+    }
+
+    /// Starts at `address`, which must be free.
+    pub fn start_at(address: SocketAddr) -> PlainUpstream {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();

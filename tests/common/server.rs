@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each suite uses its own part")]
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -207,29 +206,48 @@ impl Doorstep {
         (self.setup.ip, METRICS_PORT).into()
     }
 
-    /// Open file descriptors.
+    /// Open file descriptors, of guardian and worker.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(self.proc("fd")).unwrap().count()
+        self.processes().map(|process| std::fs::read_dir(process.join("fd")).unwrap().count()).sum()
     }
 
-    /// CPU time used so far.
+    /// CPU time used so far, by guardian and worker.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(self.proc("stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks = self.processes().map(|process| {
+            let stat = std::fs::read_to_string(process.join("stat")).unwrap();
+            let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        });
         // utime and stime, in ticks of 10 ms on every architecture (USER_HZ).
-        let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(10 * ticks)
+        Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
-    /// Resident memory in KiB.
+    /// Resident memory in KiB, of guardian and worker. What they share counts twice.
     pub fn resident(&self) -> usize {
-        let status = std::fs::read_to_string(self.proc("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        let resident = self.processes().map(|process| {
+            let status = std::fs::read_to_string(process.join("status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+        });
+        resident.sum()
     }
 
-    fn proc(&self, file: impl AsRef<OsStr>) -> PathBuf {
-        Path::new("/proc").join(self.child.id().to_string()).join(file.as_ref())
+    /// How long the threads of guardian and worker were ready to run and did not, because others had the CPUs.
+    pub fn held_up(&self) -> Duration {
+        let threads = self.processes().flat_map(|process| std::fs::read_dir(process.join("task")).unwrap());
+        let waited = threads.map(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+            stat.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(waited.sum())
+    }
+
+    /// The directories of its processes in `/proc`.
+    fn processes(&self) -> impl Iterator<Item = PathBuf> {
+        let own = self.child.id().to_string();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap();
+        let all: Vec<String> = children.split_whitespace().map(String::from).chain([own]).collect();
+        all.into_iter().map(|process| Path::new("/proc").join(process))
     }
 }
 

@@ -62,6 +62,8 @@ struct Shared {
     script: Script,
     asked: RefCell<Vec<Asked>>,
     connections: Cell<usize>,
+    /// Whether each connection's queries are worked on one after the other, as CoreDNS does.
+    in_order: Cell<bool>,
     /// Tells connections to end.
     stopped: Notify,
 }
@@ -102,6 +104,13 @@ impl Upstream {
         Upstream::on(TcpListener::from_std(socket.into()).unwrap(), udp, None, script)
     }
 
+    /// Starts on a free port; a connection's next query is read when the last one has been answered.
+    pub async fn start_in_order(script: impl Fn(&Asked) -> Vec<Step> + 'static) -> Upstream {
+        let upstream = Upstream::start(script).await;
+        upstream.shared.in_order.set(true);
+        upstream
+    }
+
     /// Starts with TLS on TCP.
     pub async fn start_tls(
         config: Arc<rustls::ServerConfig>,
@@ -122,6 +131,7 @@ impl Upstream {
             script: Rc::new(script),
             asked: RefCell::default(),
             connections: Cell::new(0),
+            in_order: Cell::new(false),
             stopped: Notify::new(),
         });
         Upstream {
@@ -224,7 +234,7 @@ where
         let steps = shared.ask((false, peer), &message, number, turn);
         let (writer, closing) = (Rc::clone(&writer), Rc::clone(&closing));
         let socket = Rc::clone(&socket);
-        running.push(spawn_local(async move {
+        let work = async move {
             for step in steps {
                 let octets = match step {
                     Step::Send(message) => framed(&message),
@@ -243,7 +253,12 @@ where
                 let _ = writer.write_all(&octets).await;
                 let _ = writer.flush().await;
             }
-        }));
+        };
+        if shared.in_order.get() {
+            work.await;
+        } else {
+            running.push(spawn_local(work));
+        }
     }
     for task in running {
         task.abort();

@@ -72,14 +72,19 @@ impl Flood {
 struct Seen {
     hits: Outcome,
     misses: Outcome,
+    /// How much of the time Doorstep's threads waited for a CPU, in a hundred; several may at once.
+    held_up: f64,
 }
 
-fn look(server: SocketAddr, from: IpAddr, lasting: Duration, query: fn(usize) -> Ask) -> Seen {
-    let hits = Load { query: |_| ask("hit.test"), ..Load::new(server, from, HITS, lasting) };
-    let misses = Load { query, ..Load::new(server, from, MISSES, lasting) };
+fn look(node: &Node, from: IpAddr, lasting: Duration, query: fn(usize) -> Ask) -> Seen {
+    let hits = Load { query: |_| ask("hit.test"), ..Load::new(node.address, from, HITS, lasting) };
+    let misses = Load { query, ..Load::new(node.address, from, MISSES, lasting) };
+    let before = node.doorstep.held_up();
     thread::scope(|scope| {
         let hits = scope.spawn(|| hits.run(|_| ()));
-        Seen { misses: misses.run(|_| ()), hits: hits.join().unwrap() }
+        let (misses, hits) = (misses.run(|_| ()), hits.join().unwrap());
+        let waited = node.doorstep.held_up() - before;
+        Seen { misses, hits, held_up: 100.0 * waited.as_secs_f64() / lasting.as_secs_f64() }
     })
 }
 
@@ -127,18 +132,19 @@ fn a_noisy_client_leaves_the_others_their_answers() {
     let (node, other) = (Node::start(), Node::start());
     let quiet = loopback::fresh();
     let lasting = Duration::from_secs(if is_long() { 5 } else { 2 });
-    let _warm = look(node.address, quiet, lasting / 4, |number| ask(&format!("{number}.warm.test")));
-    let nobody = look(node.address, quiet, lasting, |number| ask(&format!("{number}.quiet.test")));
+    let _warm = look(&node, quiet, lasting / 4, |number| ask(&format!("{number}.warm.test")));
+    let nobody = look(&node, quiet, lasting, |number| ask(&format!("{number}.quiet.test")));
     let (elsewhere, flood) = (Flood::default(), Flood::default());
     let query = |number| ask(&format!("{number}.beside.test"));
-    let beside = look_beside(&other, &elsewhere, || look(node.address, quiet, lasting, query));
+    let beside = look_beside(&other, &elsewhere, || look(&node, quiet, lasting, query));
     let query = |number| ask(&format!("{number}.flooded.test"));
-    let flooded = look_beside(&node, &flood, || look(node.address, quiet, lasting, query));
+    let flooded = look_beside(&node, &flood, || look(&node, quiet, lasting, query));
     let resident = node.doorstep.resident();
     let refusals =
         node.sum("doorstep_client_share_refusals_total") + node.sum("doorstep_queue_overflows_total");
 
-    let mut table = String::from("quiet client, us          hit p50  hit p99  miss p50  miss p99\n");
+    let mut table =
+        String::from("quiet client, us          hit p50  hit p99  miss p50  miss p99  waiting for a CPU\n");
     for (name, seen) in
         [("no flood", &nobody), ("flood of another process", &beside), ("flood of this one", &flooded)]
     {
@@ -146,7 +152,12 @@ fn a_noisy_client_leaves_the_others_their_answers() {
         let (hits, misses) = (&seen.hits, &seen.misses);
         let [hit, slow_hit] = [500, 990].map(|rank| micros(hits, rank));
         let [miss, slow_miss] = [500, 990].map(|rank| micros(misses, rank));
-        writeln!(table, "{name:<25} {hit:>7}  {slow_hit:>7}  {miss:>8}  {slow_miss:>8}").unwrap();
+        writeln!(
+            table,
+            "{name:<25} {hit:>7}  {slow_hit:>7}  {miss:>8}  {slow_miss:>8}  {:>15.1} %",
+            seen.held_up
+        )
+        .unwrap();
     }
     let [sent, answered, refused] =
         [&flood.sent, &flood.answered, &flood.refused].map(|count| count.load(Relaxed));

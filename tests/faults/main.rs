@@ -41,6 +41,7 @@ mod fairness;
 mod fault;
 mod idle;
 mod rig;
+mod rollout;
 mod strays;
 mod table;
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::super::dial::Stream;
 use super::super::error::Reason;
 use super::super::frame::FrameReader;
-use super::Connection;
+use super::{Connection, Delivery};
 
 /// The task behind a connection.
 pub(super) struct Driver<S> {
@@ -84,8 +84,11 @@ impl<S: Stream> Driver<S> {
             let now = Instant::now();
             let mut state = self.connection.state.borrow_mut();
             while let Some(frame) = self.reader.take().map_err(|_| Reason::Garbage)? {
-                if !state.deliver(frame, now)? {
-                    self.connection.remote.metrics.unrelated(self.connection.remote.to);
+                let remote = &self.connection.remote;
+                match state.deliver(frame, now)? {
+                    Delivery::InOrder => {}
+                    Delivery::Overtaken => remote.overtaken.set(Some(now)),
+                    Delivery::Stray => remote.metrics.unrelated(remote.to),
                 }
             }
             // What is owed may wait for it. A query on its way does it, too.

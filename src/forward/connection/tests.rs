@@ -28,6 +28,7 @@ fn remote() -> Rc<Remote> {
         protocol: Protocol::Tcp,
         expire: EXPIRE,
         max_queries: Some(4),
+        overtaken: Cell::default(),
         random: Rc::new(Random::new()),
         metrics: Rc::new(NoMetrics),
     })

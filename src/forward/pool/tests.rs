@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::super::metrics::{NoMetrics, Protocol};
 use super::super::random::Random;
+use super::pace::{MAX_CONNECT, MIN_CONNECT};
 use super::*;
 
 /// A message that is its own answer.
@@ -61,6 +62,7 @@ impl Bed {
             protocol: Protocol::Tcp,
             expire: Duration::from_secs(60),
             max_queries: None,
+            overtaken: Cell::default(),
             random: Rc::new(Random::new()),
             metrics: Rc::new(NoMetrics),
         };
@@ -307,7 +309,8 @@ fn pool_of(service: &Rc<Service>) -> Rc<Pool> {
         to: "192.0.2.1:53".parse().unwrap(),
         protocol: Protocol::Tcp,
         expire: Duration::from_secs(10),
-        max_queries: Some(128),
+        max_queries: Some(32),
+        overtaken: Cell::default(),
         random: Rc::new(Random::new()),
         metrics: Rc::new(NoMetrics),
     };

@@ -12,6 +12,7 @@
 mod many;
 mod outbox;
 mod packet_info;
+mod slice;
 mod wake;
 
 use std::io;
@@ -22,6 +23,7 @@ use crate::wire::REPLY_ROOM;
 use packet_info::{Control, clear_interface, destination, report_destination};
 
 pub use outbox::Outbox;
+pub use slice::ask_for_short_slice;
 pub use wake::Wake;
 
 /// Datagrams per system call.

@@ -1,9 +1,9 @@
 //! Fetching what a pod that goes through its search path will ask for next.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::{Ask, Miss, Misses};
-use crate::cache::{Cache, Lookup, StaleMode};
 use crate::clock;
 use crate::server::inflight::FlightKey;
 use crate::server::zones::Zone;
@@ -12,8 +12,8 @@ use crate::wire::{HEADER, Key, Query};
 impl Misses {
     /// Starts what is still to be fetched of the search path that begins with the name of `ask`, a query
     /// to the block of `zone` whose name does not exist. Each name is asked for where the pod's own query
-    /// would be.
-    pub(super) fn fetch_ahead(self: &Rc<Self>, zone: &Zone, ask: &Ask) {
+    /// would be, and counts against the share of `client`.
+    pub(super) fn fetch_ahead(self: &Rc<Self>, zone: &Zone, ask: &Ask, client: IpAddr) {
         let Some(search_ahead) = &zone.block.search_ahead else { return };
         // A configuration that no longer serves fetches nothing ahead.
         let Some(zones) = zone.siblings.upgrade() else { return };
@@ -24,28 +24,17 @@ impl Misses {
             let Some(zone) = zones.find(key.name(), query.qtype()) else { continue };
             let Some(cache) = zone.block.cache.as_ref().filter(|cache| cache.covers(&key)) else { continue };
             let flight = FlightKey { block: zone.block.id, question: key.to_stored() };
-            if self.inflight.is_flying(&flight) || self.has_answer(cache, &key) {
+            if self.inflight.is_flying(&flight) || cache.holds(&key, self.clock.now()) {
                 continue;
             }
-            if self.places.is_half_full() {
+            if self.places.is_half_full(client) {
                 return;
             }
             self.fetched_ahead.inc();
             let zone = zone.clone();
             let arrived_ns = clock::nanoseconds();
-            self.accept(Miss { packet: packet.into(), zone, arrived_ns, stale: None, reply_to: None });
-        }
-    }
-
-    /// Whether a query for `key` would not wait for the upstream. A refresh that is due is no reason to
-    /// say no, but to fetch.
-    fn has_answer(&self, cache: &Cache, key: &Key) -> bool {
-        let mut out = self.scratch.borrow_mut();
-        match cache.get(key, self.clock.now(), &mut out) {
-            Lookup::Fresh { refresh, .. } | Lookup::Stale { mode: StaleMode::Immediate, refresh, .. } => {
-                !refresh
-            }
-            Lookup::Stale { mode: StaleMode::Verify, .. } | Lookup::Miss => false,
+            let miss = Miss { packet: packet.into(), zone, arrived_ns, stale: None, reply_to: None };
+            self.accept_for(Some(client), miss);
         }
     }
 }

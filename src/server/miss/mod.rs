@@ -9,6 +9,7 @@
 //! for, and so is a name that is fetched ahead.
 
 mod ahead;
+mod ask;
 mod landing;
 mod places;
 #[cfg(test)]
@@ -17,18 +18,18 @@ mod upstreams;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::rr::RecordType;
 use tokio::sync::mpsc;
 
 use crate::cache::{Lookup, StaleMode, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{ClientTransport, ForwardError};
 use crate::metrics::{CacheType, Counter, Histogram, Registry, names};
-use crate::server::batch::Outbox;
+use crate::server::batch::{Outbox, ask_for_short_slice};
 use crate::server::inflight::{FlightKey, Inflight};
 use crate::server::moderation::Moderation;
 use crate::server::querylog::Answered;
@@ -37,7 +38,8 @@ use crate::server::reply_to::ReplyTo;
 use crate::server::responder::{Sent, count};
 use crate::server::scratch::scratch;
 use crate::server::zones::{Block, BlockId, Zone};
-use crate::wire::{Answer, Edns, ExtendedError, Key, Query, Rcode, write_text};
+use crate::wire::{Answer, ExtendedError, Key, Query, Rcode};
+use ask::{Ask, upstream_size};
 use landing::{Landing, write};
 use places::{Place, Places, Slot};
 use upstreams::Upstreams;
@@ -123,8 +125,9 @@ impl Misses {
         self.places.waiting()
     }
 
-    /// Takes in what `queue` brings, until it is closed.
+    /// Takes in what `queue` brings, until it is closed; has the calling thread scheduled for that.
     pub async fn serve(self: Rc<Self>, mut queue: mpsc::Receiver<Miss>) {
+        ask_for_short_slice();
         let mut batch = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut batch, BATCH).await > 0 {
             let now = clock::nanoseconds();
@@ -137,6 +140,12 @@ impl Misses {
 
     /// Takes a miss in. The reply comes by [`Miss::reply_to`], sooner or later, but always.
     pub fn accept(self: &Rc<Self>, miss: Miss) {
+        let client = miss.reply_to.as_ref().map(|reply_to| reply_to.client().peer.ip());
+        self.accept_for(client, miss);
+    }
+
+    /// Takes in a miss that counts against the share of `client`, if it has one.
+    fn accept_for(self: &Rc<Self>, client: Option<IpAddr>, miss: Miss) {
         let Ok(query) = Query::parse(&miss.packet) else {
             return;
         };
@@ -146,7 +155,6 @@ impl Misses {
         if self.reply_from_cache(&miss, &query, &key, &block) {
             return;
         }
-        let client = miss.reply_to.as_ref().map(|reply_to| reply_to.client().peer.ip());
         let Some(place) = self.places.enter(client) else {
             self.reply(&miss, &Landing::Failed(Rcode::REFUSED, None));
             return;
@@ -163,7 +171,8 @@ impl Misses {
         let message = query.upstream_message(upstream_size(&block));
         let shared = query.is_cacheable() && !probe;
         let flight_key = Rc::new(FlightKey { block: block.id, question: key.to_stored() });
-        let search = shared && miss.reply_to.is_some() && block.search_ahead.is_some();
+        let searches = shared && miss.reply_to.is_some() && block.search_ahead.is_some();
+        let searcher = client.filter(|_| searches);
         let zone = miss.zone.clone();
         let waiter = Waiter { miss, _place: place };
         let waiter = if shared { self.inflight.follow(&flight_key, waiter) } else { Some(waiter) };
@@ -179,7 +188,7 @@ impl Misses {
         } else {
             flight.leader = Some(waiter);
         }
-        let ask = Ask { message, key: flight_key, transport, shared, search };
+        let ask = Ask { message, key: flight_key, transport, shared, searcher };
         tokio::task::spawn_local(flight.fly(zone, ask));
     }
 
@@ -219,7 +228,7 @@ impl Misses {
                     ForwardError::Failed(_) => (Rcode::SERVFAIL, Some(ExtendedError::NETWORK_ERROR)),
                     _ => (Rcode::SERVFAIL, Some(ExtendedError::NO_REACHABLE_AUTHORITY)),
                 };
-                report(block, ask, rcode, &error);
+                ask.report(block, rcode, &error);
                 return Landing::Failed(rcode, told);
             }
         };
@@ -308,24 +317,6 @@ impl Misses {
     }
 }
 
-/// What a flight asks.
-struct Ask {
-    message: Vec<u8>,
-    key: Rc<FlightKey>,
-    transport: ClientTransport,
-    /// The answer is for all who ask the same.
-    shared: bool,
-    /// A client wants it that may go on with the rest of its search path.
-    search: bool,
-}
-
-impl Ask {
-    /// In folded wire octets.
-    fn name(&self) -> &[u8] {
-        self.key.question.name()
-    }
-}
-
 impl Flight {
     async fn fly(mut self, zone: Arc<Zone>, ask: Ask) {
         let result = self.ask_upstream(&zone.block, &ask).await;
@@ -336,8 +327,8 @@ impl Flight {
         for waiter in self.waiters() {
             self.misses.reply(&waiter.miss, &landing);
         }
-        if ask.search && landing.is_name_error() {
-            self.misses.fetch_ahead(&zone, &ask);
+        if let Some(client) = ask.searcher.filter(|_| landing.is_name_error()) {
+            self.misses.fetch_ahead(&zone, &ask, client);
         }
     }
 
@@ -380,18 +371,4 @@ impl Drop for Flight {
             self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL, None));
         }
     }
-}
-
-/// The UDP payload size to offer upstream.
-fn upstream_size(block: &Block) -> u16 {
-    block.bufsize.map_or(Edns::UPSTREAM_UDP_SIZE, |cap| cap.min(Edns::UPSTREAM_UDP_SIZE))
-}
-
-fn report(block: &Block, ask: &Ask, rcode: Rcode, error: &ForwardError) {
-    let Some(log) = &block.errors else { return };
-    let mut name = String::new();
-    // A String takes everything.
-    let _ = write_text(ask.name(), &mut name);
-    let qtype = Query::parse(&ask.message).map_or(0, |asked| asked.qtype());
-    log.report(&format!("{} {name} {}: {error}", rcode.0, RecordType::from(qtype)));
 }

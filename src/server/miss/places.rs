@@ -65,9 +65,10 @@ impl Places {
         self.waiting.count.get()
     }
 
-    /// Whether there is no room for what can do without.
-    pub(super) fn is_half_full(&self) -> bool {
-        [&self.waiting, &self.flights].iter().any(|limited| limited.count.get() * 2 >= limited.limit)
+    /// Whether there is no room for what `client` can do without.
+    pub(super) fn is_half_full(&self, client: IpAddr) -> bool {
+        self.clients.is_half_full(client)
+            || [&self.waiting, &self.flights].iter().any(|limited| limited.count.get() * 2 >= limited.limit)
     }
 
     /// A place for a query of `client`; `None` when it, or all together, have theirs.
@@ -130,6 +131,7 @@ mod tests {
         let registry = Registry::new();
         let places = Places::new(&registry, Arc::default());
         let client = |last| Some(IpAddr::from([10, 0, 0, last]));
+        let idle = IpAddr::from([10, 0, 0, 3]);
         let greedy: Vec<Place> = (0..2 * CLIENT_SHARE).filter_map(|_| places.enter(client(1))).collect();
         assert_eq!(greedy.len(), CLIENT_SHARE as usize);
         assert!(places.enter(client(2)).is_some());
@@ -138,11 +140,11 @@ mod tests {
         assert!(places.enter(client(2)).is_none());
         drop((greedy, refreshes));
         assert_eq!(places.waiting(), 0);
-        assert!(!places.is_half_full());
+        assert!(!places.is_half_full(idle));
         let half: Vec<Slot> = (0..MAX_FLIGHTS / 2).filter_map(|_| places.depart()).collect();
-        assert!(places.is_half_full());
+        assert!(places.is_half_full(idle));
         drop(half);
-        assert!(!places.is_half_full());
+        assert!(!places.is_half_full(idle));
         let slots: Vec<Slot> = std::iter::from_fn(|| places.depart()).collect();
         assert_eq!(slots.len(), MAX_FLIGHTS);
         drop(slots);

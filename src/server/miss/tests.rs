@@ -121,6 +121,23 @@ fn nothing_is_fetched_ahead_when_flights_are_many() {
     assert_eq!(fetched_ahead(HALF), 0);
 }
 
+#[test]
+fn nothing_is_fetched_ahead_for_a_client_with_much_under_way() {
+    const HALF_A_SHARE: usize = 512;
+    let asked = |busy: usize| {
+        run(async {
+            let desk = Desk::new();
+            let client = Some(desk.client.local_addr().unwrap().ip());
+            let _places: Vec<Place> = (0..busy).filter_map(|_| desk.misses.places.enter(client)).collect();
+            desk.accept(None).await;
+            desk.upstream.asked.get()
+        })
+    };
+    assert_eq!(asked(0), 1 + 3);
+    assert_eq!(asked(HALF_A_SHARE - 2), 1 + 2, "each of them counts");
+    assert_eq!(asked(HALF_A_SHARE), 1);
+}
+
 /// Between the client's thread and the desk there is a queue: meanwhile the upstream may have been found
 /// to be slow.
 #[test]

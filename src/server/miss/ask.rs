@@ -1,0 +1,44 @@
+//! What an upstream is asked.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use hickory_proto::rr::RecordType;
+
+use crate::forward::{ClientTransport, ForwardError};
+use crate::server::inflight::FlightKey;
+use crate::server::zones::Block;
+use crate::wire::{Edns, Query, Rcode, write_text};
+
+/// What a flight asks.
+pub(super) struct Ask {
+    pub(super) message: Vec<u8>,
+    pub(super) key: Rc<FlightKey>,
+    pub(super) transport: ClientTransport,
+    /// The answer is for all who ask the same.
+    pub(super) shared: bool,
+    /// The client that may go on with the rest of its search path.
+    pub(super) searcher: Option<IpAddr>,
+}
+
+impl Ask {
+    /// In folded wire octets.
+    pub(super) fn name(&self) -> &[u8] {
+        self.key.question.name()
+    }
+
+    /// Logs that it failed.
+    pub(super) fn report(&self, block: &Block, rcode: Rcode, error: &ForwardError) {
+        let Some(log) = &block.errors else { return };
+        let mut name = String::new();
+        // A String takes everything.
+        let _ = write_text(self.name(), &mut name);
+        let qtype = Query::parse(&self.message).map_or(0, |asked| asked.qtype());
+        log.report(&format!("{} {name} {}: {error}", rcode.0, RecordType::from(qtype)));
+    }
+}
+
+/// The UDP payload size to offer upstream.
+pub(super) fn upstream_size(block: &Block) -> u16 {
+    block.bufsize.map_or(Edns::UPSTREAM_UDP_SIZE, |cap| cap.min(Edns::UPSTREAM_UDP_SIZE))
+}
