@@ -226,8 +226,9 @@ impl Doorstep {
     pub fn resident(&self) -> usize {
         let resident = self.processes().map(|process| {
             let status = std::fs::read_to_string(process.join("status")).unwrap();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+            // A worker that has just ended has none.
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            line.map_or(0, |line| line.trim().trim_end_matches(" kB").parse::<usize>().unwrap())
         });
         resident.sum()
     }
