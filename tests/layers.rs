@@ -46,7 +46,7 @@ const CONFIGURED: [&str; 5] = ["cache", "forward", "server", "node", "admin"];
 const NAMES: [&str; 2] = ["Name", "NameError"];
 
 const LONGEST_FILE: usize = 400;
-const UNSAFE: [&str; 10] = [
+const UNSAFE: [&str; 11] = [
     "cache/region.rs",
     "demo/namespace.rs",
     "demo/program.rs",

@@ -94,6 +94,9 @@ fn with_arguments() -> Result<Vec<(c_long, Vec<SeccompRule>)>, BackendError> {
         // All that musl has. What it can reach is a matter of Landlock and of the pod's own process numbers.
         (libc::SYS_tkill, Vec::new()),
         (libc::SYS_prctl, exactly(0, &[libc::PR_SET_NAME])?),
+        // A thread's own slice of a CPU.
+        (libc::SYS_sched_getattr, exactly(0, &[0])?),
+        (libc::SYS_sched_setattr, exactly(0, &[0])?),
         // Reading a limit, not setting one.
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![equal(0, 0)?, nowhere])?]),
         (libc::SYS_ioctl, exactly(1, &[libc::FIONBIO as libc::c_int, libc::FIOCLEX as libc::c_int])?),

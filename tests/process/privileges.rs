@@ -75,6 +75,22 @@ fn no_thread_of_a_worker_may_anything() {
     ends_well(server);
 }
 
+/// What a confined thread asks the scheduler for, it gets (Linux 6.12; where the kernel shows it).
+#[test]
+fn threads_that_answer_have_short_slices() {
+    let (server, _) = serving(Setup::new);
+    let worker = worker_of(&server);
+    let slices = fs::read_dir(format!("/proc/{worker}/task")).unwrap().flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("sched")).ok()?;
+        let line = text.lines().find(|line| line.starts_with("se.slice"))?;
+        line.rsplit_once(':')?.1.trim().parse::<u64>().ok()
+    });
+    let slices: Vec<u64> = slices.collect();
+    let short = slices.iter().filter(|slice| **slice == 100_000).count();
+    assert!(slices.is_empty() || short == 2, "{slices:?}");
+    ends_well(server);
+}
+
 #[test]
 fn a_guardian_keeps_what_link_rules_and_sockets_need() {
     let (server, _) = serving(Setup::new);
