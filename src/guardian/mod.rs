@@ -46,7 +46,7 @@ use host::Host;
 use message::{CacheFile, Message};
 use relay::Relay;
 use signals::{Signal, Signals};
-use state::{Event, Id, Machine, State};
+use state::{Event, Id, Machine, PULSE_MS, State};
 use worker::Worker;
 
 /// Messages of one worker that are read before others get their turn.
@@ -183,7 +183,21 @@ impl<'a> Guardian<'a> {
                 self.read(source, signals);
             }
             // After what was read: whoever spoke meanwhile was not silent.
+            self.look_after_the_silent();
             self.pending.push_back(Event::Tick);
+        }
+    }
+
+    /// Tells a worker that has too much to do from one that does nothing.
+    fn look_after_the_silent(&mut self) {
+        let (State::Serving { worker: id, heard, .. } | State::Replacing { old: id, heard, .. }) =
+            self.machine.state()
+        else {
+            return;
+        };
+        let silent = clock::now().since(heard) > 2 * PULSE_MS;
+        if silent && self.workers.get(&id).is_some_and(Worker::is_busy) {
+            self.pending.push_back(Event::Busy(id));
         }
     }
 

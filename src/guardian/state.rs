@@ -65,7 +65,7 @@ pub enum State {
         worker: Id,
         /// Since when it answers.
         since: Moment,
-        /// When it last spoke.
+        /// When it last spoke, or was found busy.
         heard: Moment,
     },
     /// One worker answers, or did before it fell silent; another is on its way up.
@@ -113,6 +113,8 @@ pub enum Event {
     Standing(Id),
     /// A worker spoke.
     Pulse(Id),
+    /// A worker has not spoken for a while, but is at work or waits for a CPU.
+    Busy(Id),
     /// A worker has found a new configuration.
     Reload(Id),
     /// A worker takes no more queries.

@@ -39,6 +39,14 @@ impl Worker {
         }
     }
 
+    /// Whether its main thread runs, waits for a CPU, or for memory or a disk: not stopped, and not asleep.
+    pub fn is_busy(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // Behind the name, which may hold anything (proc_pid_stat(5)).
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+        matches!(state, Some('R' | 'D'))
+    }
+
     /// SIGKILL. Its end shows on the channel.
     pub fn kill(&mut self) {
         // An error means that it has ended already.

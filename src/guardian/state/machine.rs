@@ -8,6 +8,11 @@ use crate::clock::Moment;
 /// A worker that was silent for this long is replaced, milliseconds. At 20 000 queries a second, its sockets hold
 /// what comes meanwhile. One that was only slow is retired like any other.
 const SILENCE_MS: u64 = 400;
+/// One that is busy is given this long, milliseconds: under a flood its main thread has much to do, and on a node
+/// that is short of CPUs little to do it with.
+const BUSY_MS: u64 = 3_000;
+/// And is looked at again after this, milliseconds.
+const AGAIN_MS: u64 = 100;
 /// A worker that does not answer this long after its start is given up, milliseconds.
 const START_MS: u64 = 20_000;
 /// The relay begins when a worker takes longer than this to come back, milliseconds.
@@ -30,6 +35,8 @@ pub struct Machine {
     started: Id,
     failures: u32,
     relaying: bool,
+    /// When the worker that answers last spoke by itself.
+    spoke: Moment,
     /// Told to end, and when they are killed.
     retired: BTreeMap<Id, Moment>,
 }
@@ -42,7 +49,7 @@ impl Machine {
     pub fn start(now: Moment) -> (Machine, Vec<Action>) {
         let state = State::Starting { worker: 1, since: now };
         let retired = BTreeMap::new();
-        let machine = Machine { state, started: 1, failures: 0, relaying: false, retired };
+        let machine = Machine { state, started: 1, failures: 0, relaying: false, spoke: now, retired };
         (machine, vec![Action::Spawn(1, Cause::Start)])
     }
 
@@ -56,7 +63,15 @@ impl Machine {
         let mut actions = Vec::new();
         match event {
             Event::Standing(id) => self.standing(id, now, &mut actions),
-            Event::Pulse(id) => self.pulse(id, now),
+            Event::Pulse(id) => {
+                if self.hear(id, now) {
+                    self.spoke = now;
+                }
+            }
+            Event::Busy(id) if now.since(self.spoke) < BUSY_MS => {
+                self.hear(id, Moment(now.0.saturating_sub(SILENCE_MS - AGAIN_MS)));
+            }
+            Event::Busy(_) => {}
             Event::Reload(id) => self.reload(id, now, &mut actions),
             Event::Quiet(id) => self.quiet(id, &mut actions),
             Event::Ended(id, status) => self.ended(id, status, now, &mut actions),
@@ -115,6 +130,7 @@ impl Machine {
 
     fn standing(&mut self, id: Id, now: Moment, actions: &mut Vec<Action>) {
         let serving = State::Serving { worker: id, since: now, heard: now };
+        let spoke = std::mem::replace(&mut self.spoke, now);
         match self.state {
             State::Starting { worker, .. } if worker == id => actions.push(Action::Serve(id)),
             State::Recovering { worker, .. } if worker == id => {
@@ -130,19 +146,24 @@ impl Machine {
                 }
             }
             // One that was given up on, and has been killed.
-            _ => return,
+            _ => {
+                self.spoke = spoke;
+                return;
+            }
         }
         self.state = serving;
     }
 
-    fn pulse(&mut self, id: Id, now: Moment) {
+    /// Whether that is the one that answers.
+    fn hear(&mut self, id: Id, when: Moment) -> bool {
         match &mut self.state {
             State::Serving { worker, heard, .. } | State::Replacing { old: worker, heard, .. }
                 if *worker == id =>
             {
-                *heard = now;
+                *heard = when.max(*heard);
+                true
             }
-            _ => {}
+            _ => false,
         }
     }
 

@@ -84,6 +84,20 @@ fn one_that_speaks_again_is_retired_like_any_other() {
 }
 
 #[test]
+fn one_that_is_busy_is_given_more_time_and_not_for_ever() {
+    let mut machine = serving();
+    let mut now = at(0);
+    while now < at(3_000) {
+        now = machine.deadline().unwrap();
+        machine.on(Event::Busy(1), now);
+        if machine.on(Event::Tick, now) == [Action::Spawn(2, Cause::Silence)] {
+            break;
+        }
+    }
+    assert!(now >= at(3_000) && now < at(3_200), "{now:?}");
+}
+
+#[test]
 fn a_worker_that_does_not_come_back_soon_is_stood_in_for() {
     let mut machine = serving();
     machine.on(Event::Ended(1, None), at(1_000));
@@ -182,7 +196,8 @@ proptest! {
             let id = alive.get(usize::from(which) % alive.len().max(1)).copied().unwrap_or(u64::MAX);
             let event = match kind {
                 0 | 1 if world.alive.contains(&id) => Event::Standing(id),
-                2 | 3 => Event::Pulse(id),
+                2 => Event::Pulse(id),
+                3 => Event::Busy(id),
                 4 => Event::Reload(id),
                 5 if world.told_to_end.contains(&id) => Event::Quiet(id),
                 6 if world.alive.remove(&id) => Event::Ended(id, (which > 128).then_some(1)),
