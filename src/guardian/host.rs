@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::counts::{Counts, what};
 use crate::node::{self, Config, Event, Node, Reconciler};
+use crate::resident;
 
 /// Link and rules of this process. What was not undone before is undone on drop, so that a failed
 /// start or an impatient operator leaves nothing behind either.
@@ -209,6 +210,8 @@ fn note(counts: &Counts, event: &Event) {
         );
     }
     drift.errors.iter().for_each(|error| report(counts, error));
+    // Comparing runs much that nothing else does. Failing to save memory is no failure.
+    let _ = resident::drop_code();
 }
 
 fn report(counts: &Counts, error: &node::Error) {
