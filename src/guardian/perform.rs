@@ -129,13 +129,17 @@ impl Guardian<'_> {
     }
 
     fn start_relay(&mut self) {
+        if self.relays.is_empty() {
+            return tracing::error!(
+                "no worker stands, and there is no upstream without TLS to relay queries to"
+            );
+        }
         let started = self
             .relay_sockets()
             .and_then(|(udp, tcp)| Relay::start(udp, tcp, self.relays.clone(), self.counts.clone()));
         match started {
             Ok(relay) => {
-                let upstream = self.relays.first().map_or("nobody".to_owned(), ToString::to_string);
-                tracing::error!("no worker stands: queries are relayed to {upstream}, uncached");
+                tracing::error!("no worker stands: queries are relayed to {}, uncached", self.relays[0]);
                 self.relay = Some(relay);
             }
             Err(error) => tracing::error!("no worker stands, and queries cannot be relayed: {error}"),
