@@ -90,7 +90,7 @@ fn whatever_happens_pods_are_answered() {
         };
         assert!(lost <= allowed, "{name}: {lost} lost of at most {allowed}\n{}", node.log());
         if matches!(bound, Bound::Nothing) {
-            node.hits_were_hits(name);
+            node.hits_were_hits(name, times);
         }
         assert_eq!(row.outcome.wrong(), 0, "{name}: wrong answers\n{}", node.log());
         node.stop();

@@ -12,6 +12,8 @@ use super::Scale;
 use super::rig::{Daemon, Listing, PATIENCE, Rig, eventually};
 use super::traffic::{Outcome, Traffic, WARM};
 
+/// Queries of a new worker that are no client's.
+const PROOFS: usize = 8;
 /// What every process logs that begins to serve.
 const SERVES: &str = concat!("doorstep ", env!("CARGO_PKG_VERSION"), " serves");
 /// Calm before and after each event.
@@ -84,9 +86,10 @@ impl Node {
         (result, outcome)
     }
 
-    /// Hits were hits: kube-dns was asked for what was new, and for what expired.
-    pub fn hits_were_hits(&self, name: &str) {
-        let (asked, expected) = (self.upstream, self.expected);
+    /// Hits were hits: kube-dns was asked for what was new, for what expired, and by each of so many new workers
+    /// to prove its connections.
+    pub fn hits_were_hits(&self, name: &str, workers: usize) {
+        let (asked, expected) = (self.upstream, self.expected + workers * PROOFS);
         assert!(
             asked <= expected,
             "{name}: {asked} queries to kube-dns, of {expected} expected\n{}",
