@@ -114,7 +114,8 @@ fn an_upgrade_without_surge_leaves_the_cluster_ip_to_kube_proxy() {
     let scale = Scale::for_kube_dns();
     let mut node = Node::start("gap");
     let (_, outcome) = node.under_load_at_the_cluster_ip(scale, events::ended_then_started);
-    assert!(outcome.udp.lost() <= IN_HAND, "{} lost", outcome.udp.lost());
+    // Paths change twice. At most what is asked in a tenth of a second.
+    assert!(outcome.udp.lost() <= scale.hits as usize / 10, "{} lost", outcome.udp.lost());
     println!("{}", Table::default().add(&Row { name: "ended, then started, ClusterIP", times: 1, outcome }));
     node.stop();
 }
