@@ -182,17 +182,22 @@ impl AaaaDelay {
     }
 }
 
+/// What `outcome`, links that differed, means: the first time they differ because nothing was set up yet.
+fn drift(outcome: Result<usize, Error>, started: &mut bool) -> Drift {
+    let mut drift = Drift::default();
+    match outcome {
+        Ok(differed) => drift.links = if *started { differed } else { 0 },
+        Err(e) => drift.errors.push(e),
+    }
+    *started = true;
+    drift
+}
+
 impl Kept for AaaaDelay {
     fn reconcile(&mut self) -> Drift {
         let outcome =
             Connection::route().map_err(Error::InterfaceCheck).and_then(|mut c| self.ensure(&mut c));
-        let mut drift = Drift::default();
-        match outcome {
-            Ok(differed) => drift.links = if self.started { differed } else { 0 },
-            Err(e) => drift.errors.push(e),
-        }
-        self.started = true;
-        drift
+        drift(outcome, &mut self.started)
     }
 
     fn concerned_by(&self, change: Change<'_>) -> bool {

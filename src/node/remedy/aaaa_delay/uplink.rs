@@ -116,13 +116,7 @@ impl Kept for OnUplink {
     fn reconcile(&mut self) -> Drift {
         let outcome =
             Connection::route().map_err(Error::InterfaceCheck).and_then(|mut c| self.ensure(&mut c));
-        let mut drift = Drift::default();
-        match outcome {
-            Ok(differed) => drift.links = if self.started { differed } else { 0 },
-            Err(e) => drift.errors.push(e),
-        }
-        self.started = true;
-        drift
+        super::drift(outcome, &mut self.started)
     }
 
     fn concerned_by(&self, change: Change<'_>) -> bool {
