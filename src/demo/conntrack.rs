@@ -14,6 +14,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::netfilter::Netfilter;
 use super::{DemoError, Namespace};
+use crate::node::nftables::survey::attribute;
 
 /// One tracked flow, in the direction of its first packet, before any NAT.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -171,16 +172,4 @@ fn packets((name, data): &(&str, &Expressions)) -> Option<u64> {
     }
     let value = attribute(data, COUNTER_PACKETS)?;
     Some(u64::from_be_bytes(value.try_into().ok()?))
-}
-
-/// The value of one attribute of an expression that the netlink crate has no type for.
-fn attribute(data: &Expressions, kind: u16) -> Option<Vec<u8>> {
-    use netlink_packet_core::Nla;
-    let Expressions::Other { attributes, .. } = data else {
-        return None;
-    };
-    let attribute = attributes.iter().find(|attribute| attribute.kind() == kind)?;
-    let mut value = vec![0; attribute.value_len()];
-    attribute.emit_value(&mut value);
-    Some(value)
 }

@@ -162,7 +162,7 @@ fn named<'a>(rule: &'a Foreign, wanted: &str) -> Option<Option<&'a Expressions>>
 }
 
 /// The value of one attribute of an expression that the netlink crate has no type for.
-fn attribute(data: &Expressions, kind: u16) -> Option<Vec<u8>> {
+pub fn attribute(data: &Expressions, kind: u16) -> Option<Vec<u8>> {
     let Expressions::Other { attributes, .. } = data else {
         return None;
     };
