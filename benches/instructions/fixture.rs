@@ -22,6 +22,9 @@ pub const A: u16 = 1;
 pub const AAAA: u16 = 28;
 const SOA: u16 = 6;
 
+/// EDNS for 1232 octets (RFC 6891 §6.1.2).
+const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+
 /// Answers queries as a UDP thread does.
 pub struct Fixture {
     pub zones: Zones,
@@ -71,7 +74,7 @@ impl Case {
     /// The same, asked with EDNS for 1232 octets.
     pub fn with_edns(mut self) -> Case {
         self.query[11] = 1;
-        self.query.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+        self.query.extend(OPT);
         self
     }
 }
@@ -80,32 +83,12 @@ impl Fixture {
     /// With the answers to `cases`; `stale`: they have expired, and are served at once.
     pub fn new(cases: &[&Case], stale: bool) -> Fixture {
         let registry = Registry::new();
-        let shard = |zone: &str| {
-            let labels = ZoneLabels {
-                server: "dns://169.254.20.10:53".into(),
-                zone: zone.into(),
-                cache_zones: zone.into(),
-            };
-            registry.zone_shard("udp0", &labels)
-        };
-        let zone = |name: &str| {
-            let mode = StaleMode::Immediate;
-            let serve_stale = stale.then_some(ServeStale { window: 3600, mode, verify_wait_ms: 0 });
-            let cache = Cache::new(Config { serve_stale, ..Config::default() }).expect("address space");
-            cases.iter().for_each(|case| fill(&cache, case));
-            Arc::new(Zone {
-                origin: Name::from_text(name).expect("a name"),
-                block: Arc::new(block(cache)),
-                shard: shard(name),
-                miss_shard: shard(name),
-                siblings: Weak::new(),
-            })
-        };
-        let zones = Zones::new(ZONES.map(zone).to_vec(), shard("dropped"), true);
+        let zones = ZONES.map(|name| zone(&registry, name, cases, stale)).to_vec();
+        let zones = Zones::new(zones, shard(&registry, "dropped"), true);
         let age = if stale { TTL * 2 } else { TTL / 2 };
         let now = FILLED.plus_ms(u64::from(age) * 1000);
         let timing = Timing { now, arrived_ns: now.0 * 1_000_000, hit_ns: 1000 };
-        let (shard, out) = (shard(ZONES[0]), vec![0; 1 << 18]);
+        let (shard, out) = (shard(&registry, ZONES[0]), vec![0; 1 << 18]);
         Fixture { zones, shard, responder: Responder::default(), client: client(), timing, out }
     }
 
@@ -124,6 +107,27 @@ impl Fixture {
         assert!(reply.is_some(), "this is no hit");
         assert_eq!((self.out[3] & 15, self.out[7]), (rcode, answers), "{:?}", &self.out[..12]);
     }
+}
+
+/// A zone called `name` whose cache has the answers to `cases`.
+pub fn zone(registry: &Registry, name: &str, cases: &[&Case], stale: bool) -> Arc<Zone> {
+    let mode = StaleMode::Immediate;
+    let serve_stale = stale.then_some(ServeStale { window: 3600, mode, verify_wait_ms: 0 });
+    let cache = Cache::new(Config { serve_stale, ..Config::default() }).expect("address space");
+    cases.iter().for_each(|case| fill(&cache, case));
+    Arc::new(Zone {
+        origin: Name::from_text(name).expect("a name"),
+        block: Arc::new(block(cache)),
+        shard: shard(registry, name),
+        miss_shard: shard(registry, name),
+        siblings: Weak::new(),
+    })
+}
+
+fn shard(registry: &Registry, zone: &str) -> Arc<ZoneShard> {
+    let labels =
+        ZoneLabels { server: "dns://169.254.20.10:53".into(), zone: zone.into(), cache_zones: zone.into() };
+    registry.zone_shard("udp0", &labels)
 }
 
 /// What a scrape of a busy node shows of its zones: 4 histograms and 160 numbers.
@@ -173,6 +177,15 @@ pub fn query(name: &str, qtype: u16, edns: bool) -> Vec<u8> {
     query.extend(Name::from_text(name).expect("a name").as_wire());
     query.extend([0, qtype as u8, 0, 1]);
     query
+}
+
+/// A response to `query`: one address, and no OPT even if the query ends with one.
+pub fn address(query: &[u8]) -> Vec<u8> {
+    let extensions = if query[11] > 0 { OPT.len() } else { 0 };
+    let mut answer = response(&query[..query.len() - extensions], 0, 1, 0);
+    answer[11] = 0;
+    record(&mut answer, A, &[10, 0, 0, 1]);
+    answer
 }
 
 /// The start of a response to `query`: RA, AA, counts.

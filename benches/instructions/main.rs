@@ -5,6 +5,7 @@ mod allocations;
 mod atomics;
 mod callgrind;
 mod fixture;
+mod miss;
 mod subjects;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ struct Counts {
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("work") => subjects::run(),
+        Some("upstream") => miss::upstream().expect("a socket"),
         None => gate(false),
         Some("functions") => gate(true),
         Some(_) => {

@@ -10,6 +10,7 @@ use doorstep::wire::{Key, Query};
 
 use crate::allocations;
 use crate::fixture::{self, A, AAAA, Case, Fixture, client, query};
+use crate::miss::{Desk, TOGETHER};
 
 /// The function whose callees are counted, as its symbol reads.
 pub const REGION: &str = concat!(module_path!(), "::counted_region");
@@ -38,6 +39,7 @@ pub fn run() {
     hits();
     parts();
     batches();
+    misses();
 }
 
 fn subject(name: &str, times: u64, mut run: impl FnMut()) {
@@ -125,6 +127,15 @@ fn batches() {
         pass();
         subject(name, BATCHES as u64 - 1, pass);
     }
+}
+
+/// Misses, a few at a time, and the client that waits for them.
+fn misses() {
+    let desk = Desk::new().expect("a desk");
+    (0..100).for_each(|_| desk.fetch());
+    let before = allocations::count();
+    counted_region(TIMES / u64::from(TOGETHER), &mut || desk.fetch());
+    println!("miss\t{TIMES}\t{}", allocations::count() - before);
 }
 
 /// A socket with `datagrams` in its queue, and whose they are.
