@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Stdio, exit};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +14,7 @@ use doorstep::clock::{self, Clock};
 use doorstep::forward::{Chain, Config, NoMetrics, Target, Transport};
 use doorstep::metrics::{Registry, Transport as ClientTransport};
 use doorstep::server::zones::Zone;
-use doorstep::server::{Client, Miss, Misses, Moderation, Refusals, ReplyTo, Resolve};
+use doorstep::server::{Client, Miss, Misses, Moderation, Refusals, ReplyTo};
 use doorstep::wire::Name;
 use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
@@ -47,7 +47,8 @@ impl Desk {
     /// Starts the upstream, too: another process, so that nothing of it is counted.
     pub fn new() -> io::Result<Desk> {
         let program = std::env::current_exe()?;
-        let mut upstream = Command::new(program).arg(UPSTREAM).stdout(Stdio::piped()).spawn()?;
+        let mut upstream =
+            Command::new(program).arg(UPSTREAM).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut port = String::new();
         BufReader::new(upstream.stdout.take().expect("it is piped")).read_line(&mut port)?;
         let port: u16 = port.trim().parse().map_err(io::Error::other)?;
@@ -63,7 +64,7 @@ impl Desk {
                 Arc::<Refusals>::default(),
             );
             let chain = Chain::new(&[directive(port)], Rc::new(NoMetrics)).map_err(io::Error::other)?;
-            misses.set_upstreams(HashMap::from([(zone.block.id, Rc::new(chain) as Rc<dyn Resolve>)]));
+            misses.set_upstreams(HashMap::from([(zone.block.id, Rc::new(chain))]));
             tokio::task::spawn_local(misses.serve(waiting));
             UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await
         })?;
@@ -129,8 +130,13 @@ fn directive(port: u16) -> Config {
     Config { transport: Transport::ForceTcp, ..Config::new(Name::root(), vec![to]) }
 }
 
-/// Answers every query over TCP with an address; says its port on standard output.
+/// Answers every query over TCP with an address; says its port on standard output, and ends when standard
+/// input does, as it does when the other process is gone.
 pub fn upstream() -> io::Result<()> {
+    thread::spawn(|| {
+        let _ = io::stdin().read(&mut [0]);
+        exit(0);
+    });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     println!("{}", listener.local_addr()?.port());
     for stream in listener.incoming() {

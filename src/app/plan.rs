@@ -14,7 +14,7 @@ use crate::forward::{self, Chain, Directory};
 use crate::guardian::message::CacheFile;
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
-use crate::server::{self, ErrorLog, QueryLogger, Resolve, SearchAhead, Timeouts, probe_name};
+use crate::server::{self, ErrorLog, QueryLogger, SearchAhead, Timeouts, probe_name};
 use crate::sockets::{Listen, Role, is_supported};
 use crate::wire::Name;
 
@@ -130,8 +130,8 @@ impl Plan {
     }
 
     /// The upstreams of each block.
-    pub fn upstreams(&self) -> HashMap<BlockId, Rc<dyn Resolve>> {
-        let upstream = |planned: &PlannedBlock| (planned.block.id, planned.chain.clone() as Rc<dyn Resolve>);
+    pub fn upstreams(&self) -> HashMap<BlockId, Rc<Chain>> {
+        let upstream = |planned: &PlannedBlock| (planned.block.id, planned.chain.clone());
         self.blocks.iter().map(upstream).collect()
     }
 

@@ -69,9 +69,9 @@ impl Directive {
             Transport::PreferUdp => true,
             Transport::AsClient => client == ClientTransport::Udp,
         };
-        let entrants = Entrant::all(self);
+        let mut entrants = Entrant::all(self);
         self.hedges.earn();
-        Exchange::new(self, query, datagram, &entrants, deadline)?.run().await
+        Exchange::new(self, query, datagram, &mut entrants, deadline)?.run().await
     }
 
     /// Counts a query in, unless `max_concurrent` are.

@@ -9,13 +9,14 @@
 //! No attempt is given up before the query's deadline: an answer that took 3 s is still an answer.
 //! What keeps this cheap is that each upstream gets two messages at most, whatever it sends.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+mod attempts;
+
+use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::directive::Directive;
 use super::error::{Failure, ForwardError, Reason};
@@ -23,6 +24,7 @@ use super::health::Health;
 use super::message::{self, Query};
 use super::policy;
 use super::upstream::{Attempt, Tally, Upstream};
+use attempts::Attempts;
 
 /// A query ends within this, with an answer or an error: CoreDNS takes 5 s, which is when stub
 /// resolvers stop listening.
@@ -37,11 +39,8 @@ pub(super) struct Exchange<'a> {
     query: &'a Query<'a>,
     /// Whether the query goes by UDP where it can.
     datagram: bool,
-    /// Indices of upstreams, best first.
-    order: Vec<usize>,
+    /// In the policy's order.
     entrants: &'a [Entrant],
-    /// What this loop knows of each entrant.
-    progress: Vec<Progress>,
     /// Whether those that are down are asked too, because all are.
     ask_down: bool,
     started: Instant,
@@ -56,9 +55,11 @@ pub(super) struct Exchange<'a> {
 pub(super) struct Entrant {
     upstream: Rc<Upstream>,
     tally: Tally,
+    progress: Cell<Progress>,
 }
 
-#[derive(Clone, Default)]
+/// What the loop knows of an entrant.
+#[derive(Clone, Copy, Default)]
 struct Progress {
     /// When the latest attempt began; `None` when none is running.
     asked_at: Option<Instant>,
@@ -80,53 +81,66 @@ enum Next {
 type Outcome = (usize, Result<Vec<u8>, Attempt>);
 
 impl Entrant {
-    /// All of a directive's upstreams.
+    /// All of a directive's upstreams, in the order in which this query should try them.
     pub(super) fn all(directive: &Directive) -> Vec<Entrant> {
-        let entrant =
-            |upstream: &Rc<Upstream>| Entrant { upstream: Rc::clone(upstream), tally: Tally::default() };
-        directive.upstreams.iter().map(entrant).collect()
+        let entrant = |upstream: &Rc<Upstream>| Entrant {
+            upstream: Rc::clone(upstream),
+            tally: Tally::default(),
+            progress: Cell::default(),
+        };
+        let mut entrants: Vec<Entrant> = directive.upstreams.iter().map(entrant).collect();
+        directive.rotation.arrange(&mut entrants, &directive.random);
+        entrants
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = self.progress.get();
+        change(&mut progress);
+        self.progress.set(progress);
+    }
+
+    fn is_silent_since(&self, then: Instant) -> bool {
+        self.upstream.is_silent_since(then)
     }
 }
 
 impl<'a> Exchange<'a> {
-    /// Puts the upstreams in order. Fails at once if all are down and the directive wants that.
+    /// Fails at once if all upstreams are down and the directive wants that.
     pub(super) fn new(
         directive: &'a Directive,
         query: &'a Query<'a>,
         datagram: bool,
-        entrants: &'a [Entrant],
+        entrants: &'a mut [Entrant],
         deadline: Instant,
     ) -> Result<Exchange<'a>, ForwardError> {
-        let mut order = directive.rotation.order(entrants.len(), &directive.random);
         let ask_down = entrants.iter().all(|entrant| entrant.upstream.health() == Health::Down);
         if ask_down {
             directive.metrics.all_down();
-            if directive.config.failfast_all_unhealthy {
+            if directive.config.failfast_all_unhealthy || entrants.is_empty() {
                 return Err(ForwardError::AllDown);
             }
-            policy::shuffle(&mut order, &directive.random);
+            policy::shuffle(entrants, &directive.random);
         }
         Ok(Exchange {
             directive,
             query,
             datagram,
-            last_asked: *order.first().ok_or(ForwardError::AllDown)?,
-            order,
             entrants,
-            progress: vec![Progress::default(); entrants.len()],
             ask_down,
             started: Instant::now(),
             deadline,
             connects_failed: 0,
             last_reply: None,
             last_failure: None,
+            last_asked: 0,
         })
     }
 
     /// Runs until there is an answer, nobody is left to ask, or the time is over.
     pub(super) async fn run(&mut self) -> Result<Vec<u8>, ForwardError> {
         let deadline = self.deadline;
-        let mut running = Vec::with_capacity(1);
+        let place = pin!(None);
+        let mut attempts = Attempts::new(place);
         let mut alarm = pin!(sleep_until(deadline));
         // When silence becomes suspicious, and how many times it did.
         let mut hedge_at = deadline;
@@ -144,13 +158,13 @@ impl<'a> Exchange<'a> {
                     Next::Upstream(index) => {
                         self.begin(index, now, hedging);
                         let entrant = &self.entrants[index];
-                        running.push(Box::pin(attempt(index, entrant, self.query, self.datagram)));
+                        attempts.add(attempt(index, entrant, self.query, self.datagram));
                         wanted = false;
                         hedge_at = self.hedge_at(now, hedges);
                         wake_at = hedge_at;
                     }
                     Next::At(at) => wake_at = at.min(hedge_at),
-                    Next::Nobody if running.is_empty() => return self.failed(),
+                    Next::Nobody if attempts.is_empty() => return self.failed(),
                     // Perhaps later: an attempt that still waits for a connection bars others.
                     Next::Nobody => {
                         wanted = false;
@@ -160,7 +174,7 @@ impl<'a> Exchange<'a> {
                 }
             }
             alarm.as_mut().reset(wake_at);
-            match first(&mut running, alarm.as_mut()).await {
+            match attempts.first(alarm.as_mut()).await {
                 Some((index, outcome)) => {
                     if let Some(reply) = self.note(index, outcome) {
                         return Ok(reply);
@@ -186,23 +200,21 @@ impl<'a> Exchange<'a> {
             return Next::Nobody;
         }
         let mut earliest: Option<Instant> = None;
-        let best = self
-            .order
-            .iter()
-            .filter(|&&index| self.may_ask(index))
-            .filter(|&&index| match self.progress[index].retry_at {
-                Some(at) if at > now => {
-                    earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
-                    false
-                }
-                _ => true,
-            })
-            .min_by_key(|&&index| {
-                let entrant = &self.entrants[index];
-                (entrant.upstream.health(), entrant.tally.sent())
-            });
+        let askable = (0..self.entrants.len()).filter(|&index| {
+            let entrant = &self.entrants[index];
+            let retry_at = entrant.progress.get().retry_at.filter(|at| *at > now);
+            let may = self.may_ask(entrant);
+            if let Some(at) = retry_at.filter(|_| may) {
+                earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
+            }
+            may && retry_at.is_none()
+        });
+        let best = askable.min_by_key(|&index| {
+            let entrant = &self.entrants[index];
+            (entrant.upstream.health(), entrant.tally.sent())
+        });
         match (best, earliest) {
-            (Some(&index), _) => Next::Upstream(index),
+            (Some(index), _) => Next::Upstream(index),
             (None, Some(at)) => Next::At(at),
             (None, None) => Next::Nobody,
         }
@@ -216,23 +228,23 @@ impl<'a> Exchange<'a> {
         (now + patience).min(self.deadline)
     }
 
-    fn may_ask(&self, index: usize) -> bool {
-        let Entrant { upstream, tally } = &self.entrants[index];
-        !self.progress[index].out
+    fn may_ask(&self, Entrant { upstream, tally, progress }: &Entrant) -> bool {
+        !progress.get().out
             && tally.has_room()
             && !tally.is_dialling()
             && (self.ask_down || upstream.health() != Health::Down)
     }
 
     fn begin(&mut self, index: usize, now: Instant, hedging: bool) {
-        let progress = &mut self.progress[index];
-        progress.asked_at = Some(now);
-        progress.running += 1;
+        let entrant = &self.entrants[index];
+        entrant.change(|progress| {
+            progress.asked_at = Some(now);
+            progress.running += 1;
+        });
         self.last_asked = index;
-        let Entrant { upstream, tally } = &self.entrants[index];
-        let claimed = tally.claim();
+        let claimed = entrant.tally.claim();
         debug_assert!(claimed, "only those with room are chosen");
-        let to = upstream.address();
+        let to = entrant.upstream.address();
         if hedging {
             self.directive.metrics.hedged(to);
         } else if self.last_failure.is_some() || self.last_reply.is_some() {
@@ -242,32 +254,33 @@ impl<'a> Exchange<'a> {
 
     /// Takes note of how an attempt ended; gives the reply if it is the answer.
     fn note(&mut self, index: usize, outcome: Result<Vec<u8>, Attempt>) -> Option<Vec<u8>> {
-        let progress = &mut self.progress[index];
-        let Entrant { upstream, tally } = &self.entrants[index];
-        progress.running -= 1;
-        if progress.running == 0 {
-            progress.asked_at = None;
-        }
+        let entrant = &self.entrants[index];
+        entrant.change(|progress| {
+            progress.running -= 1;
+            progress.asked_at = progress.asked_at.filter(|_| progress.running > 0);
+        });
         let failure = match outcome {
             Ok(reply) => {
                 if !self.directive.config.failover.contains(&message::rcode(&reply)) {
                     return Some(reply);
                 }
-                tally.exhaust();
+                entrant.tally.exhaust();
                 self.last_reply = Some(reply);
                 return None;
             }
             Err(Attempt::Unconnected(unconnected)) => {
                 self.connects_failed += 1;
-                progress.retry_at = Some(unconnected.retry_at);
-                progress.out = unconnected.retry_at > self.started + CONNECT_PATIENCE;
+                entrant.change(|progress| {
+                    progress.retry_at = Some(unconnected.retry_at);
+                    progress.out = unconnected.retry_at > self.started + CONNECT_PATIENCE;
+                });
                 unconnected.failure
             }
             Err(Attempt::Failed(failure)) => failure,
         };
         // Its being busy is our doing, not its.
         if failure.reason != Reason::Busy {
-            upstream.suspect();
+            entrant.upstream.suspect();
         }
         self.last_failure = Some(failure);
         None
@@ -275,8 +288,8 @@ impl<'a> Exchange<'a> {
 
     /// Probes those that owe this query an answer and have answered nobody since.
     fn suspect_the_silent(&self) {
-        for (entrant, progress) in self.entrants.iter().zip(&self.progress) {
-            if progress.asked_at.is_some_and(|at| entrant.upstream.is_silent_since(at)) {
+        for entrant in self.entrants {
+            if entrant.progress.get().asked_at.is_some_and(|at| entrant.is_silent_since(at)) {
                 entrant.upstream.suspect();
             }
         }
@@ -285,10 +298,10 @@ impl<'a> Exchange<'a> {
     /// Whether a second message is worth its cost. An upstream that answers others is slow on this
     /// name, most likely; those that answer nobody are gone, and then no saving is due.
     fn may_hedge(&self) -> bool {
-        let mut asked = self.entrants.iter().zip(&self.progress);
-        let is_gone = asked.all(|(entrant, progress)| {
-            progress.asked_at.is_none_or(|at| entrant.upstream.is_silent_since(at))
-        });
+        let is_gone = self
+            .entrants
+            .iter()
+            .all(|entrant| entrant.progress.get().asked_at.is_none_or(|at| entrant.is_silent_since(at)));
         let may = is_gone || self.directive.hedges.spend();
         if !may {
             let to = self.entrants[self.last_asked].upstream.address();
@@ -314,22 +327,4 @@ impl<'a> Exchange<'a> {
 async fn attempt(index: usize, entrant: &Entrant, query: &Query<'_>, datagram: bool) -> Outcome {
     let outcome = entrant.upstream.attempt(query, datagram, &entrant.tally);
     (index, outcome.await)
-}
-
-/// The first attempt to end, or `None` when the alarm rings before. There are hardly ever more than
-/// two: all are looked at.
-async fn first<F>(running: &mut Vec<Pin<Box<F>>>, mut alarm: Pin<&mut Sleep>) -> Option<Outcome>
-where
-    F: Future<Output = Outcome>,
-{
-    poll_fn(|context| {
-        for index in 0..running.len() {
-            if let Poll::Ready(outcome) = running[index].as_mut().poll(context) {
-                drop(running.swap_remove(index));
-                return Poll::Ready(Some(outcome));
-            }
-        }
-        alarm.as_mut().poll(context).map(|()| None)
-    })
-    .await
 }

@@ -16,29 +16,27 @@ impl Rotation {
         Rotation { policy, turn: Cell::new(0) }
     }
 
-    /// The indices `0..count` in the order the next query should use.
+    /// Puts `upstreams`, which are in the Corefile's order, in the one the next query should use.
     ///
     /// Round robin moves the one whose turn it is to the front and keeps the others in the
     /// Corefile's order, as CoreDNS does.
-    pub(super) fn order(&self, count: usize, random: &Random) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..count).collect();
+    pub(super) fn arrange<T>(&self, upstreams: &mut [T], random: &Random) {
         match self.policy {
-            Policy::Random => shuffle(&mut order, random),
-            Policy::RoundRobin if count > 0 => {
+            Policy::Random => shuffle(upstreams, random),
+            Policy::RoundRobin if !upstreams.is_empty() => {
                 let turn = self.turn.get();
-                self.turn.set((turn + 1) % count);
-                order[..=turn].rotate_right(1);
+                self.turn.set((turn + 1) % upstreams.len());
+                upstreams[..=turn].rotate_right(1);
             }
             Policy::RoundRobin | Policy::Sequential => {}
         }
-        order
     }
 }
 
 /// Fisher and Yates's shuffle.
-pub(super) fn shuffle(order: &mut [usize], random: &Random) {
-    for last in (1..order.len()).rev() {
-        order.swap(last, random.below(last + 1));
+pub(super) fn shuffle<T>(upstreams: &mut [T], random: &Random) {
+    for last in (1..upstreams.len()).rev() {
+        upstreams.swap(last, random.below(last + 1));
     }
 }
 
@@ -48,28 +46,32 @@ mod tests {
 
     use super::*;
 
+    /// The order of `count` upstreams for the next query.
+    fn order<const COUNT: usize>(rotation: &Rotation) -> [usize; COUNT] {
+        let mut order = std::array::from_fn(|index| index);
+        rotation.arrange(&mut order, &Random::new());
+        order
+    }
+
     #[test]
     fn round_robin_moves_one_to_the_front() {
         let rotation = Rotation::new(Policy::RoundRobin);
-        let random = Random::new();
-        let orders: Vec<_> = (0..4).map(|_| rotation.order(3, &random)).collect();
+        let orders: Vec<[usize; 3]> = (0..4).map(|_| order(&rotation)).collect();
         assert_eq!(orders, [[0, 1, 2], [1, 0, 2], [2, 0, 1], [0, 1, 2]]);
     }
 
     #[test]
     fn random_reaches_every_order() {
         let rotation = Rotation::new(Policy::Random);
-        let random = Random::new();
-        let orders: HashSet<_> = (0..500).map(|_| rotation.order(3, &random)).collect();
+        let orders: HashSet<[usize; 3]> = (0..500).map(|_| order(&rotation)).collect();
         assert_eq!(orders.len(), 6);
     }
 
     #[test]
     fn sequential_keeps_the_order() {
         let rotation = Rotation::new(Policy::Sequential);
-        let random = Random::new();
-        assert_eq!(rotation.order(3, &random), [0, 1, 2]);
-        assert_eq!(rotation.order(3, &random), [0, 1, 2]);
-        assert!(Rotation::new(Policy::RoundRobin).order(0, &random).is_empty());
+        assert_eq!(order(&rotation), [0, 1, 2]);
+        assert_eq!(order(&rotation), [0, 1, 2]);
+        assert!(order::<0>(&Rotation::new(Policy::RoundRobin)).is_empty());
     }
 }

@@ -28,7 +28,7 @@ const MAX_TOTAL: usize = 64;
 /// Queries in flight on a connection whose answers are flowing, before the next one is used.
 const FLOWING: usize = 16;
 /// A connection is flowing if an answer came within this.
-const FRESH: Duration = Duration::from_micros(500);
+const FRESH: Duration = Duration::from_micros(1500);
 /// A peer that owes an answer and is silent for longer is busy with something slow, if it answers in order.
 const BUSY: Duration = Duration::from_millis(5);
 /// A peer that let one answer overtake another will do so again, for this long at least.
@@ -111,6 +111,10 @@ impl Pool {
     /// One whose peer has been silent for `patience` although it owes an answer is avoided.
     pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration) -> Outcome {
         let now = Instant::now();
+        if let Some(flowing) = self.flowing(need, now) {
+            self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
+            return Ok(flowing);
+        }
         self.prune(now);
         let need = self.tightened(need, now);
         let Some(best) = self.choose(need, patience, now) else {
@@ -124,16 +128,28 @@ impl Pool {
             self.connect(now);
         }
         self.test_order(now);
-        if best.load() > 0
-            && !flows(&best, now)
-            && self.may_spread(now)
-            && let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await
-        {
+        if best.load() == 0 || flows(&best, now) || !self.may_spread(now) {
+            self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
+            return Ok(best);
+        }
+        if let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await {
             return Ok(another);
         }
         self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
         // What was best may have become busier, or closed, in the meantime.
         Ok(self.choose(need, patience, Instant::now()).unwrap_or(best))
+    }
+
+    /// Under load, what there is nothing to think about: the first connection on which answers flow, unless
+    /// the time has come to replace it.
+    fn flowing(&self, need: Need, now: Instant) -> Option<Rc<Connection>> {
+        if need.avoid.is_some() || need.alive_since.is_some() {
+            return None;
+        }
+        let connections = self.connections.borrow();
+        let flowing = connections.iter().find(|connection| flows(connection, now) && connection.is_open())?;
+        let stays = now < self.renewed.get() + RENEWAL || !flowing.is_aged(now);
+        stays.then(|| Rc::clone(flowing))
     }
 
     /// After a break, too, the other connections have to show that they live: they may end as the first

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 
 use super::zones::BlockId;
 use crate::wire::StoredKey;
@@ -17,9 +16,9 @@ pub struct FlightKey {
 }
 
 /// The table of flights. One query goes out per key; those who ask the same meanwhile, the `W`s, wait
-/// with it.
+/// with who asked first.
 pub struct Inflight<W> {
-    flights: RefCell<HashMap<Rc<FlightKey>, Vec<W>, foldhash::fast::RandomState>>,
+    flights: RefCell<HashMap<FlightKey, Vec<W>, foldhash::fast::RandomState>>,
 }
 
 impl<W> Default for Inflight<W> {
@@ -40,9 +39,9 @@ impl<W> Inflight<W> {
         }
     }
 
-    /// Starts the flight `key` with `waiter` on it.
-    pub fn lead(&self, key: Rc<FlightKey>, waiter: W) {
-        self.flights.borrow_mut().insert(key, vec![waiter]);
+    /// Starts the flight `key`, which nobody follows yet.
+    pub fn lead(&self, key: FlightKey) {
+        self.flights.borrow_mut().insert(key, Vec::new());
     }
 
     /// Takes those off the flight `key` for whom `leaves` holds. The flight goes on.
@@ -58,7 +57,7 @@ impl<W> Inflight<W> {
         self.flights.borrow().contains_key(key)
     }
 
-    /// Ends the flight `key` and gives back who waited.
+    /// Ends the flight `key` and gives back who followed.
     pub fn land(&self, key: &FlightKey) -> Vec<W> {
         self.flights.borrow_mut().remove(key).unwrap_or_default()
     }

@@ -7,6 +7,10 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use crate::clock::nanoseconds;
@@ -15,10 +19,13 @@ use crate::clock::nanoseconds;
 const WINDOW: u64 = 4_000_000;
 /// So many in a window are a load: 4 000 a second.
 const LOAD: u32 = 16;
-/// The sleep. The kernel adds its timer slack, 50 µs. At 8 000 misses a second it takes a third off the CPU
-/// time of each, and adds a millisecond to its way.
-const REST: Duration = Duration::from_micros(300);
+/// So many misses are to gather during a rest.
+const TOGETHER: u32 = 8;
+/// No rest is longer, nanoseconds. The kernel adds its timer slack, 50 µs.
+const MAX_REST: u64 = 500_000;
 
+static TEMP: std::sync::LazyLock<u64> =
+    std::sync::LazyLock::new(|| std::env::var("REST").ok().and_then(|v| v.parse().ok()).unwrap_or(MAX_REST));
 /// Tells when to rest.
 #[derive(Debug, Default)]
 pub struct Moderation {
@@ -47,14 +54,19 @@ impl Moderation {
     /// Runs `future`, a whole thread's work, and sleeps after its turns when that is due.
     pub async fn moderate<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
-        poll_fn(|context| {
-            let polled = future.as_mut().poll(context);
+        let outer = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let turn =
+            Arc::new(Turn { thread: thread::current().id(), unfinished: AtomicBool::new(false), outer });
+        let waker = Waker::from(turn.clone());
+        poll_fn(|_| {
+            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
             if polled.is_pending()
+                && !turn.unfinished.swap(false, Relaxed)
                 && self.worked.take()
                 && let Some(rest) = self.rest(nanoseconds())
             {
                 // The thread, not the task: nothing of it shall run.
-                std::thread::sleep(rest);
+                thread::sleep(rest);
             }
             polled
         })
@@ -70,7 +82,29 @@ impl Moderation {
             self.before.set(if elapsed < 2 * WINDOW { count } else { 0 });
             self.began.set(now);
         }
-        (self.before.get() >= LOAD).then_some(REST)
+        let misses = Some(self.before.get()).filter(|misses| *misses >= LOAD)?;
+        Some(Duration::from_nanos((WINDOW * u64::from(TOGETHER) / u64::from(misses)).min(*TEMP)))
+    }
+}
+
+/// Wakes the thread's future, and notices when the thread itself does: then there is more to do than was done
+/// in this turn, which is no time to rest. What comes from other threads can wait.
+struct Turn {
+    thread: ThreadId,
+    unfinished: AtomicBool,
+    outer: Waker,
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if thread::current().id() == self.thread {
+            self.unfinished.store(true, Relaxed);
+        }
+        self.outer.wake_by_ref();
     }
 }
 

@@ -1,6 +1,7 @@
 //! What makes two questions the same question.
 
 use std::hash::{BuildHasher, Hasher};
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use super::header::Flags;
@@ -34,11 +35,11 @@ pub struct Key {
     hasher: foldhash::fast::RandomState,
 }
 
-/// A [`Key`] to be kept: 24 octets and the question's own.
+/// A [`Key`] to be kept: 24 octets and the question's own, which copies share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredKey {
     hash: u64,
-    octets: Box<[u8]>,
+    octets: Rc<[u8]>,
 }
 
 impl Default for Key {

@@ -201,6 +201,11 @@ impl<'p> Query<'p> {
 
     /// The message without its OPT.
     pub fn without_opt(&self) -> Vec<u8> {
+        self.without_opt_and_room(0)
+    }
+
+    /// The message without its OPT, with room for `room` octets behind it.
+    fn without_opt_and_room(&self, room: usize) -> Vec<u8> {
         let question_end = HEADER + self.question.len();
         // It was read before, so there is nothing it could fail at.
         let tail =
@@ -208,7 +213,9 @@ impl<'p> Query<'p> {
         let (opt, end) = tail.map_or(((question_end, question_end), question_end), |tail| {
             ((usize::from(tail.opt.0), usize::from(tail.opt.1)), usize::from(tail.end))
         });
-        let mut message = [&self.packet[..opt.0], &self.packet[opt.1..end]].concat();
+        let parts = [&self.packet[..opt.0], &self.packet[opt.1..end]];
+        let mut message = Vec::with_capacity(parts[0].len() + parts[1].len() + room);
+        parts.into_iter().for_each(|part| message.extend_from_slice(part));
         if self.edns.is_some() {
             let additionals = u16_at(&message, 10).unwrap_or(1) - 1;
             message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
@@ -224,7 +231,7 @@ impl<'p> Query<'p> {
     /// ask.
     pub fn upstream_message(&self, udp_size: u16) -> Vec<u8> {
         let kept = self.flags().0 & (Flags::OPCODE | Flags::RD | Flags::CD);
-        let mut message = self.without_opt();
+        let mut message = self.without_opt_and_room(Edns::LEN);
         message[..2].fill(0);
         message[2..4].copy_from_slice(&(kept | Flags::AD).to_be_bytes());
         let additionals = u16_at(&message, 10).unwrap_or(0) + 1;

@@ -19,7 +19,6 @@ use doorstep::server::{
     self, Client, Miss, Misses, Outcome, QueryLogger, ReplyTo, Resolve, Responder, SearchAhead, Timing,
 };
 use doorstep::wire::{Name, REPLY_ROOM};
-use futures_util::future::LocalBoxFuture;
 use hickory_proto::op::Message;
 use tokio::time::Instant;
 
@@ -48,7 +47,7 @@ struct Node {
     /// Of the first block.
     cache: Option<Arc<Cache>>,
     responder: Responder,
-    misses: Rc<Misses>,
+    misses: Rc<Misses<Upstream>>,
     clock: Clock,
     upstream: Rc<Upstream>,
     server: Arc<UdpSocket>,
@@ -76,20 +75,13 @@ struct Upstream {
 }
 
 impl Resolve for Upstream {
-    fn resolve<'a>(
-        &'a self,
-        message: &'a [u8],
-        _: &'a [u8],
-        _: ClientTransport,
-    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>> {
-        Box::pin(async move {
-            *self.asked.borrow_mut() += 1;
-            let (takes, says) = self.line(message).ok_or(ForwardError::NotForwarded)?;
-            if !takes.is_zero() {
-                tokio::time::sleep(takes).await;
-            }
-            says.map(|response| response.octets(message)).ok_or(ForwardError::AllDown)
-        })
+    async fn resolve(&self, message: &[u8], _: &[u8], _: ClientTransport) -> Result<Vec<u8>, ForwardError> {
+        *self.asked.borrow_mut() += 1;
+        let (takes, says) = self.line(message).ok_or(ForwardError::NotForwarded)?;
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
+        says.map(|response| response.octets(message)).ok_or(ForwardError::AllDown)
     }
 }
 
@@ -130,7 +122,7 @@ impl Node {
         });
         let misses = Misses::new(&registry, clock.clone(), Rc::default(), Arc::default());
         let upstream = Rc::new(Upstream::default());
-        let of_each = ids.into_iter().map(|id| (id, upstream.clone() as Rc<dyn Resolve>));
+        let of_each = ids.into_iter().map(|id| (id, upstream.clone()));
         misses.set_upstreams(of_each.collect());
         let client = UdpSocket::bind("127.0.0.1:0").map_err(text)?;
         client.set_nonblocking(true).map_err(text)?;

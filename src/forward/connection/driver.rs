@@ -1,7 +1,8 @@
 //! What moves a connection's octets.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -18,8 +19,8 @@ pub(super) struct Driver<S> {
     reader: FrameReader,
     connection: Rc<Connection>,
     alarm: Pin<Box<Sleep>>,
-    /// In this turn.
-    wrote_nothing: bool,
+    /// Whether what was read is still to be acknowledged.
+    owes_acknowledgement: bool,
 }
 
 impl<S: Stream> Future for Driver<S> {
@@ -40,7 +41,7 @@ impl<S: Stream> Future for Driver<S> {
 impl<S: Stream> Driver<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>) -> Driver<S> {
         let alarm = Box::pin(sleep_until(connection.opened + connection.remote.expire));
-        Driver { stream, reader: FrameReader::default(), connection, alarm, wrote_nothing: true }
+        Driver { stream, reader: FrameReader::default(), connection, alarm, owes_acknowledgement: false }
     }
 
     /// Moves what can be moved. An error ends the connection.
@@ -64,7 +65,10 @@ impl<S: Stream> Driver<S> {
             Some(waker) if waker.will_wake(context.waker()) => {}
             _ => state.driver = Some(context.waker().clone()),
         }
-        self.wrote_nothing = state.outbox.len() == 0;
+        let writes = state.outbox.len() > 0;
+        if mem::take(&mut self.owes_acknowledgement) && !writes {
+            self.stream.acknowledge();
+        }
         match state.outbox.poll_drain(&mut self.stream, context) {
             Poll::Ready(Err(error)) => Err(Reason::from(&error)),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
@@ -91,9 +95,9 @@ impl<S: Stream> Driver<S> {
                     Delivery::Stray => remote.metrics.unrelated(remote.to),
                 }
             }
-            // What is owed may wait for it. A query on its way does it, too.
-            if !state.in_flight.is_empty() && self.wrote_nothing {
-                self.stream.acknowledge();
+            // What is owed may wait for it. A query does it, too: those that are ready to be sent go first.
+            if !state.in_flight.is_empty() && !mem::replace(&mut self.owes_acknowledgement, true) {
+                wake_after_others(context);
             }
         }
     }
@@ -113,4 +117,10 @@ impl<S: Stream> Driver<S> {
         }
         Ok(())
     }
+}
+
+/// Has the task woken once all that is ready has run and the kernel was asked for more: what polling
+/// `yield_now` for the first time does.
+fn wake_after_others(context: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(context);
 }

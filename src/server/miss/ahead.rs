@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::{Ask, Miss, Misses};
+use super::{Ask, Miss, Misses, Resolve};
 use crate::clock;
 use crate::server::inflight::FlightKey;
 use crate::server::zones::Zone;
 use crate::wire::{HEADER, Key, Query};
 
-impl Misses {
+impl<R: Resolve> Misses<R> {
     /// Starts what is still to be fetched of the search path that begins with the name of `ask`, a query
     /// to the block of `zone` whose name does not exist. Each name is asked for where the pod's own query
     /// would be, and counts against the share of `client`.

@@ -1,7 +1,6 @@
 //! What an upstream is asked.
 
 use std::net::IpAddr;
-use std::rc::Rc;
 
 use hickory_proto::rr::RecordType;
 
@@ -13,7 +12,7 @@ use crate::wire::{Edns, Query, Rcode, write_text};
 /// What a flight asks.
 pub(super) struct Ask {
     pub(super) message: Vec<u8>,
-    pub(super) key: Rc<FlightKey>,
+    pub(super) key: FlightKey,
     pub(super) transport: ClientTransport,
     /// The answer is for all who ask the same.
     pub(super) shared: bool,

@@ -10,6 +10,8 @@
 
 mod ahead;
 mod ask;
+mod crew;
+mod flight;
 mod landing;
 mod places;
 #[cfg(test)]
@@ -27,7 +29,7 @@ use tokio::sync::mpsc;
 
 use crate::cache::{Lookup, StaleMode, Store};
 use crate::clock::{self, Clock};
-use crate::forward::{ClientTransport, ForwardError};
+use crate::forward::{Chain, ClientTransport, ForwardError};
 use crate::metrics::{CacheType, Counter, Histogram, Registry, names};
 use crate::server::batch::{Outbox, ask_for_short_slice};
 use crate::server::inflight::{FlightKey, Inflight};
@@ -40,8 +42,10 @@ use crate::server::scratch::scratch;
 use crate::server::zones::{Block, BlockId, Zone};
 use crate::wire::{Answer, ExtendedError, Key, Query, Rcode};
 use ask::{Ask, upstream_size};
+use crew::Crew;
+use flight::{Flight, Passengers};
 use landing::{Landing, write};
-use places::{Place, Places, Slot};
+use places::{Place, Places};
 use upstreams::Upstreams;
 
 pub use upstreams::Resolve;
@@ -70,10 +74,10 @@ pub struct Waiter {
 const BATCH: usize = 64;
 
 /// The desk where misses are handed in.
-pub struct Misses {
+pub struct Misses<R: Resolve = Chain> {
     inflight: Inflight<Waiter>,
     places: Rc<Places>,
-    upstreams: RefCell<Upstreams>,
+    upstreams: RefCell<Upstreams<R>>,
     clock: Clock,
     moderation: Rc<Moderation>,
     waits: Arc<Histogram>,
@@ -81,17 +85,10 @@ pub struct Misses {
     fetched_ahead: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
     outbox: RefCell<Outbox>,
+    crew: Rc<Crew<R>>,
 }
 
-/// Ends a flight whatever happens to its task, so that nobody waits for ever.
-struct Flight {
-    misses: Rc<Misses>,
-    key: Option<Rc<FlightKey>>,
-    leader: Option<Waiter>,
-    _slot: Slot,
-}
-
-impl Misses {
+impl<R: Resolve> Misses<R> {
     /// A desk that counts in `registry`, tells the time by `clock`, `moderation` of its work, and `refusals`
     /// whom it refused.
     pub fn new(
@@ -99,7 +96,7 @@ impl Misses {
         clock: Clock,
         moderation: Rc<Moderation>,
         refusals: Arc<Refusals>,
-    ) -> Rc<Misses> {
+    ) -> Rc<Misses<R>> {
         Rc::new(Misses {
             inflight: Inflight::default(),
             places: Places::new(registry, refusals),
@@ -111,12 +108,13 @@ impl Misses {
             fetched_ahead: registry.counter(&names::SEARCH_AHEAD, []),
             scratch: scratch(),
             outbox: RefCell::default(),
+            crew: Crew::new(),
         })
     }
 
     /// Names the upstreams of each block. Those named before stay known until the next call, for
     /// misses that were on their way while the blocks changed.
-    pub fn set_upstreams(&self, upstreams: HashMap<BlockId, Rc<dyn Resolve>>) {
+    pub fn set_upstreams(&self, upstreams: HashMap<BlockId, Rc<R>>) {
         self.upstreams.borrow_mut().succeed(upstreams);
     }
 
@@ -170,7 +168,7 @@ impl Misses {
         };
         let message = query.upstream_message(upstream_size(&block));
         let shared = query.is_cacheable() && !probe;
-        let flight_key = Rc::new(FlightKey { block: block.id, question: key.to_stored() });
+        let flight_key = FlightKey { block: block.id, question: key.to_stored() };
         let searches = shared && miss.reply_to.is_some() && block.search_ahead.is_some();
         let searcher = client.filter(|_| searches);
         let zone = miss.zone.clone();
@@ -181,15 +179,9 @@ impl Misses {
             self.reply(&waiter.miss, &Landing::Failed(Rcode::REFUSED, None));
             return;
         };
-        let mut flight = Flight { misses: self.clone(), key: None, leader: None, _slot: slot };
-        if shared {
-            self.inflight.lead(Rc::clone(&flight_key), waiter);
-            flight.key = Some(Rc::clone(&flight_key));
-        } else {
-            flight.leader = Some(waiter);
-        }
+        let passengers = Passengers::new(self, waiter, shared.then(|| flight_key.clone()));
         let ask = Ask { message, key: flight_key, transport, shared, searcher };
-        tokio::task::spawn_local(flight.fly(zone, ask));
+        self.crew.fly(Flight { passengers, zone, ask, slot });
     }
 
     /// Whether an answer landed since the client's thread looked, or is no longer waited for.
@@ -267,6 +259,11 @@ impl Misses {
         }
     }
 
+    /// Sends each of `waiters` what `landing` means for it.
+    fn reply_to_each<'a>(self: &Rc<Self>, waiters: impl IntoIterator<Item = &'a Waiter>, landing: &Landing) {
+        waiters.into_iter().for_each(|waiter| self.reply(&waiter.miss, landing));
+    }
+
     /// Sends `miss` its reply.
     fn reply(self: &Rc<Self>, miss: &Miss, landing: &Landing) {
         let Some(reply_to) = &miss.reply_to else {
@@ -313,62 +310,6 @@ impl Misses {
         let refused = outbox.send();
         if refused > 0 {
             self.unsendable.add(refused as u64);
-        }
-    }
-}
-
-impl Flight {
-    async fn fly(mut self, zone: Arc<Zone>, ask: Ask) {
-        let result = self.ask_upstream(&zone.block, &ask).await;
-        let landing = self.misses.land(&zone.block, &zone, &ask, result);
-        if landing.is_failure() {
-            self.misses.note_failure(&zone.block, &ask);
-        }
-        for waiter in self.waiters() {
-            self.misses.reply(&waiter.miss, &landing);
-        }
-        if let Some(client) = ask.searcher.filter(|_| landing.is_name_error()) {
-            self.misses.fetch_ahead(&zone, &ask, client);
-        }
-    }
-
-    /// The upstream's reply, however long it takes; those who need not wait for it are let off.
-    async fn ask_upstream(&self, block: &Block, ask: &Ask) -> Result<Vec<u8>, ForwardError> {
-        let upstream = self.misses.upstreams.borrow().get(block.id).ok_or(ForwardError::NotForwarded)?;
-        let mut reply = upstream.resolve(&ask.message, ask.name(), ask.transport);
-        let serve_stale = block.cache.as_ref().and_then(|cache| cache.config().serve_stale);
-        let Some(patience) = serve_stale.and_then(|stale| stale.patience()) else {
-            return reply.await;
-        };
-        loop {
-            match tokio::time::timeout(patience, &mut reply).await {
-                Ok(result) => return result,
-                Err(_) => self.serve_stale(block, ask),
-            }
-        }
-    }
-
-    /// Whoever has an expired answer at hand gets it now, and those who ask next get it at once (RFC 8767
-    /// §5, client response timer and failure recheck timer).
-    fn serve_stale(&self, block: &Block, ask: &Ask) {
-        self.misses.note_failure(block, ask);
-        let Some(key) = &self.key else { return };
-        for waiter in self.misses.inflight.leave(key, |waiter| waiter.miss.stale.is_some()) {
-            self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL, None));
-        }
-    }
-
-    fn waiters(&mut self) -> Vec<Waiter> {
-        let waiters = self.key.take().map(|key| self.misses.inflight.land(&key)).unwrap_or_default();
-        waiters.into_iter().chain(self.leader.take()).collect()
-    }
-}
-
-impl Drop for Flight {
-    /// A panic in the middle of a flight costs its passengers a SERVFAIL.
-    fn drop(&mut self) {
-        for waiter in self.waiters() {
-            self.misses.reply(&waiter.miss, &Landing::Failed(Rcode::SERVFAIL, None));
         }
     }
 }

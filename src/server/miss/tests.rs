@@ -3,8 +3,6 @@
 use std::cell::Cell;
 use std::net::UdpSocket;
 
-use futures_util::future::LocalBoxFuture;
-
 use super::*;
 use crate::cache::{Cache, Config, ServeStale, StaleMode};
 use crate::clock::Moment;
@@ -24,22 +22,17 @@ struct Nothing {
 }
 
 impl Resolve for Nothing {
-    fn resolve<'a>(
-        &'a self,
-        message: &'a [u8],
-        _: &'a [u8],
-        _: ClientTransport,
-    ) -> LocalBoxFuture<'a, Result<Vec<u8>, ForwardError>> {
+    async fn resolve(&self, message: &[u8], _: &[u8], _: ClientTransport) -> Result<Vec<u8>, ForwardError> {
         self.asked.set(self.asked.get() + 1);
         let mut reply = message.to_vec();
         reply[2..4].copy_from_slice(&[0x81, 0x83]);
-        Box::pin(async { Ok(reply) })
+        Ok(reply)
     }
 }
 
 /// A desk, one block behind it, and a client before it.
 struct Desk {
-    misses: Rc<Misses>,
+    misses: Rc<Misses<Nothing>>,
     upstream: Rc<Nothing>,
     zones: Arc<Zones>,
     cache: Arc<Cache>,
@@ -53,7 +46,7 @@ impl Desk {
         let cache = Arc::new(cache.unwrap());
         let misses = Misses::new(&Registry::new(), Clock::from_fn(|| NOW), Rc::default(), Arc::default());
         let upstream = Rc::new(Nothing::default());
-        misses.set_upstreams([(BlockId(1), upstream.clone() as Rc<dyn Resolve>)].into());
+        misses.set_upstreams([(BlockId(1), upstream.clone())].into());
         let client = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         client.set_nonblocking(true).unwrap();
         Desk { misses, upstream, zones: zones(cache.clone()), cache, client }
@@ -109,7 +102,7 @@ fn nothing_is_fetched_ahead_when_flights_are_many() {
     let fetched_ahead = |busy: usize| {
         run(async {
             let desk = Desk::new();
-            let _slots: Vec<Slot> = (0..busy).filter_map(|_| desk.misses.places.depart()).collect();
+            let _slots: Vec<_> = (0..busy).filter_map(|_| desk.misses.places.depart()).collect();
             desk.accept(None).await;
             assert_eq!(desk.misses.waiting(), 0);
             desk.misses.fetched_ahead.get()

@@ -1,0 +1,108 @@
+//! A question on its way to an upstream, and those who wait for the answer.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::ask::Ask;
+use super::landing::Landing;
+use super::places::Slot;
+use super::{Misses, Resolve, Waiter};
+use crate::forward::ForwardError;
+use crate::server::inflight::FlightKey;
+use crate::server::zones::{Block, Zone};
+use crate::wire::Rcode;
+
+/// See the [module](self).
+pub(super) struct Flight<R: Resolve> {
+    pub(super) passengers: Passengers<R>,
+    pub(super) zone: Arc<Zone>,
+    pub(super) ask: Ask,
+    pub(super) slot: Slot,
+}
+
+/// Those who wait. Dropped, they get a SERVFAIL: whatever happens to the flight, nobody waits for ever.
+pub(super) struct Passengers<R: Resolve> {
+    misses: Rc<Misses<R>>,
+    /// Who asked first.
+    leader: Option<Waiter>,
+    /// Under which others may follow.
+    key: Option<FlightKey>,
+}
+
+impl<R: Resolve> Flight<R> {
+    pub(super) async fn fly(self) {
+        let Flight { mut passengers, zone, ask, slot: _slot } = self;
+        let misses = Rc::clone(&passengers.misses);
+        let result = ask_upstream(&mut passengers, &zone.block, &ask).await;
+        let landing = misses.land(&zone.block, &zone, &ask, result);
+        if landing.is_failure() {
+            misses.note_failure(&zone.block, &ask);
+        }
+        passengers.leave(&landing);
+        if let Some(client) = ask.searcher.filter(|_| landing.is_name_error()) {
+            misses.fetch_ahead(&zone, &ask, client);
+        }
+    }
+}
+
+/// The upstream's reply, however long it takes; those who need not wait for it are let off.
+async fn ask_upstream<R: Resolve>(
+    passengers: &mut Passengers<R>,
+    block: &Block,
+    ask: &Ask,
+) -> Result<Vec<u8>, ForwardError> {
+    let upstream = passengers.misses.upstreams.borrow().get(block.id).ok_or(ForwardError::NotForwarded)?;
+    let mut reply = pin!(upstream.resolve(&ask.message, ask.name(), ask.transport));
+    let serve_stale = block.cache.as_ref().and_then(|cache| cache.config().serve_stale);
+    let Some(patience) = serve_stale.and_then(|stale| stale.patience()) else {
+        return reply.await;
+    };
+    loop {
+        match tokio::time::timeout(patience, &mut reply).await {
+            Ok(result) => return result,
+            Err(_) => {
+                passengers.misses.note_failure(block, ask);
+                passengers.serve_stale();
+            }
+        }
+    }
+}
+
+impl<R: Resolve> Passengers<R> {
+    /// `leader`, and whoever follows under `key` from now on.
+    pub(super) fn new(misses: &Rc<Misses<R>>, leader: Waiter, key: Option<FlightKey>) -> Passengers<R> {
+        if let Some(key) = &key {
+            misses.inflight.lead(key.clone());
+        }
+        Passengers { misses: Rc::clone(misses), leader: Some(leader), key }
+    }
+
+    /// Whoever has an expired answer at hand gets it now (RFC 8767 §5, client response timer).
+    fn serve_stale(&mut self) {
+        let Some(key) = &self.key else { return };
+        let has_stale = |waiter: &Waiter| waiter.miss.stale.is_some();
+        let followers = self.misses.inflight.leave(key, has_stale);
+        self.misses.reply_to_each(self.leader.iter().filter(|leader| has_stale(leader)), &failed());
+        self.misses.reply_to_each(&followers, &failed());
+        self.leader.take_if(|leader| has_stale(leader));
+    }
+
+    /// All get what `landing` means for them.
+    fn leave(&mut self, landing: &Landing) {
+        let followers = self.key.take().map(|key| self.misses.inflight.land(&key)).unwrap_or_default();
+        self.misses.reply_to_each(&self.leader, landing);
+        self.misses.reply_to_each(&followers, landing);
+        self.leader = None;
+    }
+}
+
+fn failed() -> Landing {
+    Landing::Failed(Rcode::SERVFAIL, None)
+}
+
+impl<R: Resolve> Drop for Passengers<R> {
+    fn drop(&mut self) {
+        self.leave(&failed());
+    }
+}
