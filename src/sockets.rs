@@ -194,22 +194,21 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
     Ok(socket)
 }
 
-/// The kernel's words, and what to do about them.
+/// What the kernel said, and what to do about it. The C libraries word a taken port differently, so that is
+/// worded here.
 fn explain(listen: &Listen, error: &io::Error) -> String {
-    let remedy = match error.kind() {
+    let port = listen.address.port();
+    match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "; another server holds the port, `ss -lnp{} 'sport = :{}'` shows which",
+            "address already in use; another server holds the port, `ss -lnp{} 'sport = :{port}'` shows which",
             if listen.role == Role::DnsUdp { "u" } else { "t" },
-            listen.address.port()
         ),
         io::ErrorKind::PermissionDenied => format!(
-            "; ports below 1024 need CAP_NET_BIND_SERVICE: run as root, add the capability, or use -dns.port \
-             with a port above 1023 instead of {}",
-            listen.address.port()
+            "{error}; ports below 1024 need CAP_NET_BIND_SERVICE: run as root, add the capability, or use \
+             -dns.port with a port above 1023 instead of {port}"
         ),
-        _ => String::new(),
-    };
-    format!("{error}{remedy}")
+        _ => error.to_string(),
+    }
 }
 
 #[cfg(test)]

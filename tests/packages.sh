@@ -4,6 +4,8 @@
 BUILD_PACKAGES='gcc libc6-dev'
 # The same for the static program, which deploy/static.sh builds.
 STATIC_PACKAGES='musl-tools'
+# The same for an aarch64 node, on another machine.
+AARCH64_PACKAGES='gcc-aarch64-linux-gnu libc6-dev-arm64-cross'
 # What `deploy/try.sh --hold` suggests to use.
 TRY_PACKAGES='iproute2 bind9-dnsutils conntrack curl'
 # Peers and tools the suites run against.

@@ -23,7 +23,7 @@ fn a_taken_port_is_named_with_its_remedy() {
     let expect = |protocol: &str, taken: SocketAddr| {
         let (code, _, stderr) = Setup::new(ip, &text).run();
         assert_eq!(code, Some(1), "{stderr}");
-        let expected = format!("cannot listen on {protocol} {taken}: Address already in use");
+        let expected = format!("cannot listen on {protocol} {taken}: address already in use");
         assert!(stderr.contains(&expected), "{stderr}");
         assert!(stderr.contains("another server holds the port, `ss -lnp"), "{stderr}");
     };
