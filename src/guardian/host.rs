@@ -143,38 +143,32 @@ impl Host {
         }
     }
 
-    /// Takes the rules away, so that kube-proxy's path serves again, while everything still answers.
+    /// Brings no more queries here, so that kube-proxy's path serves them, while what has come is answered as
+    /// before.
     pub fn release(&mut self) {
         let Some(mut node) = self.unwatched() else { return };
         if !self.keep
             && self.touched
-            && let Err(error) = node.remove_rules()
+            && let Err(error) = node.release()
         {
             report(&self.counts, &error);
         }
         self.state = State::Idle(node);
     }
 
-    /// Takes the link away. Call [`Host::release`] first.
-    pub fn remove_link(&mut self) {
-        let State::Idle(mut node) = std::mem::replace(&mut self.state, State::Gone) else {
-            return;
-        };
-        if !self.keep
-            && self.touched
-            && let Err(error) = node.remove_link()
-        {
-            report(&self.counts, &error);
+    /// Takes away what is left: rules, then the link. Call [`Host::release`] first, and this once nobody answers
+    /// any more.
+    pub fn undo(&mut self) {
+        let Some(mut node) = self.unwatched() else { return };
+        if !self.keep && self.touched {
+            node.teardown().iter().for_each(|error| report(&self.counts, error));
         }
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.release();
-        if let State::Idle(_) = self.state {
-            self.remove_link();
-        }
+        self.undo();
     }
 }
 
