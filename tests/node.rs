@@ -609,6 +609,39 @@ fn no_conntrack_entry_with_the_rules_and_one_without() {
     }
 }
 
+/// A tracked answer would be the first packet of an entry that keeps the client's later ones from DNAT.
+#[test]
+fn after_the_release_queries_are_tracked_and_answers_are_not() {
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        isolated(|| {
+            enable_conntrack();
+            let mut node = node_on_lo(config(Some(backend), &[V4, V6]));
+            node.install_rules().unwrap();
+            let asked = [V4, V6].map(|address| {
+                let server = UdpSocket::bind((address, 53)).unwrap();
+                let client = UdpSocket::bind((address, 0)).unwrap();
+                server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                client.connect((address, 53)).unwrap();
+                client.send(b"query").unwrap();
+                let (_, peer) = server.recv_from(&mut [0; 16]).unwrap();
+                (server, peer, client)
+            });
+            assert!(node.release().unwrap() > 0);
+            for (server, peer, client) in &asked {
+                server.send_to(b"answer", peer).unwrap();
+                assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
+            }
+            assert_eq!(tracked_dns(), 0, "{backend:?}");
+            asked.iter().for_each(|(_, _, client)| assert_eq!(client.send(b"another").unwrap(), 7));
+            assert_eq!(tracked_dns(), 2, "{backend:?}");
+            assert!(node.reconcile().is_none());
+            assert!(node.remove_rules().unwrap());
+            assert!(iptables_rules_alone().is_empty() && !run("nft list ruleset").contains("notrack"));
+        });
+    }
+}
+
 #[test]
 fn a_firewall_that_drops_gets_iptables_rules_that_let_dns_through() {
     isolated(|| {

@@ -9,7 +9,7 @@ use doorstep::demo::network::{KUBE_DNS_VIP, NODE_LOCAL};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Scale;
-use super::rig::{Daemon, Listing, PATIENCE, Rig, eventually};
+use super::rig::{Daemon, Listing, PATIENCE, Rig, eventually, shell};
 use super::traffic::{Outcome, Traffic, WARM};
 
 /// Queries of a new worker that are no client's.
@@ -101,6 +101,13 @@ impl Node {
             "{name}: {asked} queries to kube-dns, of {expected} expected\n{}",
             self.log()
         );
+    }
+
+    /// Datagrams that kube-dns had no room for: on a busy machine its stand-in is slow.
+    pub fn dropped_by_kube_dns(&self) -> usize {
+        let line = shell(self.rig.cluster.kube_dns(), "grep '^Udp: [0-9]' /proc/net/snmp").expect("counters");
+        // InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors (RFC 4113, and Linux).
+        line.split(' ').nth(5).expect("RcvbufErrors").parse().expect("a number")
     }
 
     /// Open files of the guardian.
