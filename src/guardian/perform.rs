@@ -100,10 +100,10 @@ impl Guardian<'_> {
             self.caches = std::mem::take(&mut standing.caches);
         }
         // Rules of addresses that are left go before the worker that answers there does.
-        self.host.intercept(&self.served(&listens), health_port);
+        let lease = self.host.intercept(&self.served(&listens), health_port);
         self.sockets.retain(&listens);
         self.tell(id, &Message::Counts(self.counts.all()));
-        self.tell(id, &Message::Serve);
+        self.tell(id, &Message::Serve { lease });
         self.refusal.clear();
         if !self.announced {
             self.announced = true;

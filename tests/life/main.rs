@@ -34,9 +34,9 @@ pub struct Scale {
 
 impl Scale {
     /// For loads that kube-dns itself has to bear while nobody caches: its stand-in here is no match for a
-    /// cache.
+    /// cache. Whenever a path changes, some misses are under way on it.
     fn for_kube_dns() -> Scale {
-        Scale { hits: 2_000, misses: 100, miss: "slow-0", times: 1 }
+        Scale { hits: 2_000, misses: 100, miss: "slow-30", times: 1 }
     }
 
     fn chosen() -> Scale {
@@ -105,8 +105,9 @@ fn the_guardians_death_leaves_the_cluster_ip_to_kube_proxy() {
     let scale = Scale::for_kube_dns();
     let mut node = Node::start("guardian");
     let (_, outcome) = node.under_load_at_the_cluster_ip(scale, events::guardian_killed);
-    assert!(outcome.udp.longest.as_millis() < 1_000, "{:?}", outcome.udp.longest);
-    assert!(outcome.udp.lost() <= 2 * IN_HAND, "{} lost", outcome.udp.lost());
+    assert!(outcome.udp.longest.as_secs() < 3, "{:?}", outcome.udp.longest);
+    let lost = outcome.udp.lost().saturating_sub(node.dropped_by_kube_dns());
+    assert!(lost <= 2 * IN_HAND, "{lost} lost");
     println!("{}", Table::default().add(&Row { name: "guardian killed, ClusterIP", times: 1, outcome }));
     node.everybody_is_gone();
 }
@@ -117,8 +118,7 @@ fn an_upgrade_without_surge_leaves_the_cluster_ip_to_kube_proxy() {
         [("ended, started, nftables", "nftables"), ("ended, started, iptables", "iptables")]
     {
         let mut node = Node::start_with("gap", backend);
-        // Whenever a path changes, some misses are under way on it.
-        let scale = Scale { miss: "slow-30", ..Scale::for_kube_dns() };
+        let scale = Scale::for_kube_dns();
         let (_, outcome) = node.under_load_at_the_cluster_ip(scale, events::ended_then_started);
         let lost = [outcome.udp.lost().saturating_sub(node.dropped_by_kube_dns()), outcome.tcp.lost()];
         println!("{}", Table::default().add(&Row { name, times: 1, outcome }));
