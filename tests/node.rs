@@ -92,11 +92,18 @@ fn answers(address: &str) {
     eventually(|| echo(ip(address), 53).is_ok());
 }
 
+/// Watches over `node`, and has looked once.
 fn spawn(node: Node) -> (Reconciler, Receiver<Event>) {
+    spawn_with(node, NEVER)
+}
+
+fn spawn_with(node: Node, interval: Duration) -> (Reconciler, Receiver<Event>) {
     let (sender, events) = channel();
-    let reconciler = Reconciler::spawn(node, NEVER, move |event| {
+    let reconciler = Reconciler::spawn(node, interval, move |event| {
         let _ = sender.send(event);
     });
+    let first = events.recv_timeout(Duration::from_secs(10)).expect("a comparison");
+    assert_eq!(first.trigger, Trigger::Notification);
     (reconciler.unwrap(), events)
 }
 
@@ -394,13 +401,8 @@ fn a_flush_of_iptables_is_repaired_promptly() {
     isolated(|| {
         let mut node = node_on_lo(legacy(&[V4]));
         node.install_rules().unwrap();
-        let (sender, events) = channel();
         // The legacy tables announce nothing: there it is up to the interval.
-        let interval = if is_legacy() { Duration::from_secs(1) } else { NEVER };
-        let reconciler = Reconciler::spawn(node, interval, move |event| {
-            let _ = sender.send(event);
-        });
-        let reconciler = reconciler.unwrap();
+        let (reconciler, events) = spawn_with(node, if is_legacy() { Duration::from_secs(1) } else { NEVER });
         run("iptables -t raw -F");
         let event = drifted(&events);
         assert_eq!(event.drift.rules, 8, "{event:?}");
@@ -463,6 +465,8 @@ fn notifications_lost_in_an_overflow_are_made_up_for() {
             let _ = sender.send(event);
             let _ = gate.recv();
         });
+        events.recv_timeout(Duration::from_secs(10)).unwrap();
+        open.send(()).unwrap();
         run("ip address delete 169.254.20.10/32 dev nodelocaldns");
         assert_eq!(repaired(&events).drift.addresses, 1);
         // It hears of its own repair, too; with that told, nothing of ours is left in the socket.
@@ -503,6 +507,20 @@ fn an_owned_table_withstands_and_a_plain_one_is_repaired() {
         assert!(!run("nft list table inet nodelocaldns").contains("drop"));
         assert!(reconciler.stop().teardown().is_empty());
         assert_eq!(run("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn what_went_before_the_watch_began_is_restored() {
+    isolated(|| {
+        let mut node = Node::new(nft(&[V4]));
+        node.ensure_link().unwrap();
+        run("ip link delete nodelocaldns");
+        assert_eq!(node.install_rules().unwrap(), 0, "no rules for an address that is not there");
+        let (sender, events) = channel();
+        let reconciler = Reconciler::spawn(node, NEVER, move |event| sender.send(event).unwrap_or_default());
+        assert_eq!(drifted(&events).drift.repairs(), 14, "link, address, rules");
+        drop(reconciler);
     });
 }
 
@@ -605,6 +623,39 @@ fn no_conntrack_entry_with_the_rules_and_one_without() {
             node.remove_rules().unwrap();
             answers(V4);
             assert_eq!(tracked_dns(), 1, "{backend:?}");
+        });
+    }
+}
+
+/// A tracked answer would be the first packet of an entry that keeps the client's later ones from DNAT.
+#[test]
+fn after_the_release_queries_are_tracked_and_answers_are_not() {
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        isolated(|| {
+            enable_conntrack();
+            let mut node = node_on_lo(config(Some(backend), &[V4, V6]));
+            node.install_rules().unwrap();
+            let asked = [V4, V6].map(|address| {
+                let server = UdpSocket::bind((address, 53)).unwrap();
+                let client = UdpSocket::bind((address, 0)).unwrap();
+                server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                client.connect((address, 53)).unwrap();
+                client.send(b"query").unwrap();
+                let (_, peer) = server.recv_from(&mut [0; 16]).unwrap();
+                (server, peer, client)
+            });
+            assert!(node.release().unwrap() > 0);
+            for (server, peer, client) in &asked {
+                server.send_to(b"answer", peer).unwrap();
+                assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
+            }
+            assert_eq!(tracked_dns(), 0, "{backend:?}");
+            asked.iter().for_each(|(_, _, client)| assert_eq!(client.send(b"another").unwrap(), 7));
+            assert_eq!(tracked_dns(), 2, "{backend:?}");
+            assert!(node.reconcile().is_none());
+            assert!(node.remove_rules().unwrap());
+            assert!(iptables_rules_alone().is_empty() && !run("nft list ruleset").contains("notrack"));
         });
     }
 }
@@ -724,11 +775,8 @@ fn the_interval_alone_also_repairs() {
     isolated(|| {
         let mut node = Node::new(nft(&[V4]));
         node.ensure_link().unwrap();
-        let (sender, events) = channel();
         // Zero is raised to a second; it must not spin.
-        let reconciler = Reconciler::spawn(node, Duration::ZERO, move |event| {
-            let _ = sender.send(event);
-        });
+        let (reconciler, events) = spawn_with(node, Duration::ZERO);
         let event = events.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(event.trigger, Trigger::Interval);
         assert!(event.drift.is_none());

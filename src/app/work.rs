@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -209,7 +209,9 @@ impl Running {
 
     fn obey(&mut self, order: Message) -> Result<()> {
         match order {
-            Message::Serve => {
+            Message::Serve { lease } => {
+                // Closed by the kernel once no thread of this process answers any more.
+                lease.map(IntoRawFd::into_raw_fd);
                 self.latch = None;
                 expanded::write(&self.args, &self.config);
                 if !self.beside {

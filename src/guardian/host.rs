@@ -56,8 +56,10 @@ impl Host {
 
     /// Sees to it that there are rules for exactly those local addresses that are in `served`, and
     /// watches over them. Only to be called with addresses that a worker answers on.
-    pub fn intercept(&mut self, served: &[IpAddr], health_port: Option<u16>) {
-        let Some(mut node) = self.unwatched() else { return };
+    ///
+    /// Returns the socket that owns the nftables table, if there is one: whoever answers holds it, too.
+    pub fn intercept(&mut self, served: &[IpAddr], health_port: Option<u16>) -> Option<OwnedFd> {
+        let mut node = self.unwatched()?;
         self.served = served.to_vec();
         node.serve(served);
         if let Some(port) = health_port {
@@ -66,7 +68,9 @@ impl Host {
         if let Err(error) = node.install_rules() {
             report(&self.counts, &error);
         }
+        let lease = shared_lease(&node);
         self.watch(node);
+        lease
     }
 
     fn watch(&mut self, node: Node) {
@@ -97,7 +101,7 @@ impl Host {
     /// Stops watching, and gives the socket that owns the nftables table, if there is one.
     pub fn pause(&mut self) -> Option<OwnedFd> {
         let node = self.unwatched()?;
-        let lease = node.lease().and_then(|lease| lease.try_clone_to_owned().ok());
+        let lease = shared_lease(&node);
         self.state = State::Idle(node);
         lease
     }
@@ -143,39 +147,37 @@ impl Host {
         }
     }
 
-    /// Takes the rules away, so that kube-proxy's path serves again, while everything still answers.
+    /// Brings no more queries here, so that kube-proxy's path serves them, while what has come is answered as
+    /// before.
     pub fn release(&mut self) {
         let Some(mut node) = self.unwatched() else { return };
         if !self.keep
             && self.touched
-            && let Err(error) = node.remove_rules()
+            && let Err(error) = node.release()
         {
             report(&self.counts, &error);
         }
         self.state = State::Idle(node);
     }
 
-    /// Takes the link away. Call [`Host::release`] first.
-    pub fn remove_link(&mut self) {
-        let State::Idle(mut node) = std::mem::replace(&mut self.state, State::Gone) else {
-            return;
-        };
-        if !self.keep
-            && self.touched
-            && let Err(error) = node.remove_link()
-        {
-            report(&self.counts, &error);
+    /// Takes away what is left: rules, then the link. Call [`Host::release`] first, and this once nobody answers
+    /// any more.
+    pub fn undo(&mut self) {
+        let Some(mut node) = self.unwatched() else { return };
+        if !self.keep && self.touched {
+            node.teardown().iter().for_each(|error| report(&self.counts, error));
         }
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.release();
-        if let State::Idle(_) = self.state {
-            self.remove_link();
-        }
+        self.undo();
     }
+}
+
+fn shared_lease(node: &Node) -> Option<OwnedFd> {
+    node.lease().and_then(|lease| lease.try_clone_to_owned().ok())
 }
 
 /// Says which capabilities are missing and what works without them; whether the node's state can be

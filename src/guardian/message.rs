@@ -83,7 +83,11 @@ pub enum Message {
     /// To a worker, or to a successor: there is nothing for you, and why.
     Refused(String),
     /// To a worker: rules are in place, the node is served.
-    Serve,
+    Serve {
+        /// The socket that owns the nftables table, to hold until the process ends: no answer is ever sent
+        /// without rules, even if the guardian dies first.
+        lease: Option<OwnedFd>,
+    },
     /// To a worker: look for a new configuration now.
     Look,
     /// To a worker: the one before takes no more queries, its caches are final.
@@ -152,7 +156,7 @@ impl Message {
             Message::Quiet { .. } => "quiet",
             Message::Sockets { .. } => "sockets",
             Message::Refused(_) => "refused",
-            Message::Serve => "serve",
+            Message::Serve { .. } => "serve",
             Message::Look => "look",
             Message::CatchUp { .. } => "catch-up",
             Message::Stay(_) => "stay",
@@ -182,6 +186,7 @@ impl Message {
             Message::Quiet { totals } | Message::CatchUp { totals } => {
                 totals.iter().for_each(|file| out.file("totals", "", file));
             }
+            Message::Serve { lease } => lease.iter().for_each(|file| out.file("lease", "", file)),
             Message::Retire { linger } => out.line("linger", &linger.to_string()),
             Message::Refused(why) | Message::Stay(why) => out.line("why", why),
             Message::Counts(counts) => {
@@ -202,12 +207,7 @@ impl Message {
                 lease.iter().for_each(|file| out.file("lease", "", file));
                 out.caches(caches);
             }
-            Message::Pulse
-            | Message::Reload
-            | Message::Serve
-            | Message::Look
-            | Message::Wait
-            | Message::Taken => {}
+            Message::Pulse | Message::Reload | Message::Look | Message::Wait | Message::Taken => {}
         }
         out.finish()
     }
@@ -233,7 +233,7 @@ impl Message {
                 caches: fields.caches,
             },
             "refused" => Message::Refused(fields.text("why")),
-            "serve" => Message::Serve,
+            "serve" => Message::Serve { lease: fields.lease.take() },
             "look" => Message::Look,
             "catch-up" => Message::CatchUp { totals: fields.totals },
             "stay" => Message::Stay(fields.text("why")),

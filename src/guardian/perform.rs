@@ -100,10 +100,10 @@ impl Guardian<'_> {
             self.caches = std::mem::take(&mut standing.caches);
         }
         // Rules of addresses that are left go before the worker that answers there does.
-        self.host.intercept(&self.served(&listens), health_port);
+        let lease = self.host.intercept(&self.served(&listens), health_port);
         self.sockets.retain(&listens);
         self.tell(id, &Message::Counts(self.counts.all()));
-        self.tell(id, &Message::Serve);
+        self.tell(id, &Message::Serve { lease });
         self.refusal.clear();
         if !self.announced {
             self.announced = true;
@@ -154,18 +154,18 @@ impl Guardian<'_> {
         Ok((udp.collect::<io::Result<_>>()?, tcp.collect::<io::Result<_>>()?))
     }
 
-    /// Undoes whatever is left; rules first, then the link.
+    /// Undoes whatever is left. Rules for answers outlive everybody who answers, and the link all rules.
     fn end(&mut self, status: i32) {
-        self.relay = None;
         if !self.announced && self.succession.predecessor.is_some() {
             // Nothing was taken over: all is still the predecessor's.
             self.host.disown();
         }
         self.host.release();
+        self.relay = None;
         std::mem::take(&mut self.workers).into_values().for_each(|worker| {
             worker.bury();
         });
-        self.host.remove_link();
+        self.host.undo();
         if let Some(path) =
             self.config.pid_file.as_ref().filter(|_| self.announced && !self.host.is_disowned())
         {

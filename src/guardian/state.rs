@@ -164,8 +164,8 @@ pub enum Action {
     Own,
     /// Tell the successor that nobody here takes queries any more.
     TellQuiet,
-    /// Take the rules away.
+    /// Take the rules away that bring queries here.
     Release,
-    /// End with this status.
+    /// Undo what is left, and end with this status.
     End(i32),
 }

@@ -61,7 +61,16 @@ pub struct Node {
     table: Option<Table>,
     ownership: Ownership,
     link_wanted: bool,
-    rules_wanted: bool,
+    rules_wanted: Wanted,
+}
+
+/// Which rules are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    /// Those under which what has come is answered.
+    Answers,
+    Everything,
 }
 
 impl Node {
@@ -74,7 +83,7 @@ impl Node {
             table: None,
             ownership: Ownership::Owned,
             link_wanted: false,
-            rules_wanted: false,
+            rules_wanted: Wanted::Nothing,
             config,
         }
     }
@@ -136,7 +145,7 @@ impl Node {
         if !self.config.setup_rules {
             return Ok(0);
         }
-        self.rules_wanted = true;
+        self.rules_wanted = Wanted::Everything;
         if self.backend.is_some() {
             return self.write_rules();
         }
@@ -177,9 +186,21 @@ impl Node {
         Ok(installed)
     }
 
+    /// Removes those rules that bring queries here, and keeps the others. Returns how many were to be changed.
+    ///
+    /// Call [`Node::remove_rules`] once what has come is answered.
+    pub fn release(&mut self) -> Result<usize, Error> {
+        let held_elsewhere = self.table.as_ref().is_some_and(Table::held_elsewhere);
+        if self.rules_wanted == Wanted::Nothing || self.backend.is_none() || held_elsewhere {
+            return Ok(0);
+        }
+        self.rules_wanted = Wanted::Answers;
+        self.write_rules()
+    }
+
     /// Removes the rules and no longer keeps them. Returns whether there were any.
     pub fn remove_rules(&mut self) -> Result<bool, Error> {
-        self.rules_wanted = false;
+        self.rules_wanted = Wanted::Nothing;
         match (self.backend, &mut self.table) {
             (Some(Backend::Nftables), Some(table)) => table.remove().map_err(Error::Nftables),
             (Some(Backend::Iptables), _) => {
@@ -211,11 +232,14 @@ impl Node {
                 Err(e) => drift.errors.push(e),
             }
         }
-        if self.rules_wanted {
-            match self.install_rules() {
-                Ok(repaired) => drift.rules = repaired,
-                Err(e) => drift.errors.push(e),
-            }
+        let repaired = match self.rules_wanted {
+            Wanted::Nothing => Ok(0),
+            Wanted::Answers => self.write_rules(),
+            Wanted::Everything => self.install_rules(),
+        };
+        match repaired {
+            Ok(repaired) => drift.rules = repaired,
+            Err(e) => drift.errors.push(e),
         }
         drift
     }
@@ -228,14 +252,23 @@ impl Node {
         rules.into_iter().chain(link).collect()
     }
 
+    /// The rules that there should be now.
+    fn wanted_rules(&self) -> RuleSet {
+        let here = self.served.iter().copied().filter(|ip| is_on_this_node(*ip));
+        let addresses: Vec<IpAddr> = here.collect();
+        match self.rules_wanted {
+            Wanted::Nothing => RuleSet::of(&self.config, &[]),
+            Wanted::Answers => RuleSet::answers(&self.config, &addresses),
+            Wanted::Everything => RuleSet::of(&self.config, &addresses),
+        }
+    }
+
     fn write_rules(&mut self) -> Result<usize, Error> {
-        let (wanted, unwanted): (Vec<IpAddr>, Vec<IpAddr>) =
-            self.config.local_ips.iter().partition(|ip| self.served.contains(ip) && is_on_this_node(**ip));
-        let rules = RuleSet::of(&self.config, &wanted);
+        let wanted = self.wanted_rules();
         match self.backend {
             Some(Backend::Iptables) => {
-                let removed = iptables::remove(&RuleSet::of(&self.config, &unwanted))?;
-                Ok(removed + iptables::install(&rules)?)
+                let removed = iptables::remove(&RuleSet::new(&self.config).without(&wanted))?;
+                Ok(removed + iptables::install(&wanted)?)
             }
             _ => {
                 let table = match &mut self.table {
@@ -245,8 +278,8 @@ impl Node {
                         none.insert(opened)
                     }
                 };
-                let changed =
-                    if wanted.is_empty() { table.remove().map(usize::from) } else { table.install(&rules) };
+                let none = wanted.rules().is_empty();
+                let changed = if none { table.remove().map(usize::from) } else { table.install(&wanted) };
                 changed.map_err(Error::Nftables)
             }
         }
@@ -282,7 +315,7 @@ impl Kept for Node {
 
     /// Another process holds the very rules that this one wants: its end is not announced.
     fn is_waiting(&self) -> bool {
-        self.rules_wanted && self.table.as_ref().is_some_and(Table::held_elsewhere)
+        self.rules_wanted == Wanted::Everything && self.table.as_ref().is_some_and(Table::held_elsewhere)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
@@ -11,16 +10,16 @@ use netlink_packet_core::{
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, sendto,
     socket_with,
 };
 
 /// The kernel answers within the system call as a rule; a lock held elsewhere may delay it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// More than the largest datagram of a dump (32 KiB, `NLMSG_GOODSIZE` grown by the receive size).
 const BUFFER: usize = 64 * 1024;
 /// How often a dump that raced with a change is started again.
@@ -103,8 +102,6 @@ impl Connection {
 
     /// Takes over a socket that another process opened and bound.
     pub fn adopt(fd: OwnedFd) -> Result<Connection, Error> {
-        set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))
-            .map_err(socket_error("set a receive timeout"))?;
         // An adopted socket may still hold answers to its previous owner: start elsewhere.
         let sequence = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned() << 12;
         Ok(Connection { fd, sequence })
@@ -209,6 +206,14 @@ impl Connection {
         sendto(&self.fd, bytes, SendFlags::empty(), &kernel).map(|_| ()).map_err(socket_error(operation))
     }
 
+    /// The next datagram. Who else holds this socket could take it or change the socket's own timeout, but
+    /// nobody waits longer for that.
+    fn answer<'a>(&self, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Errno> {
+        let mut polled = [PollFd::new(&self.fd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut polled, Some(&ANSWER_TIMEOUT)))?;
+        receive(&self.fd, buffer, RecvFlags::DONTWAIT)
+    }
+
     /// Collects answers to the requests numbered `first..=last` until the last one is acknowledged
     /// or any is refused. Answers to earlier, failed requests are skipped.
     fn collect<M, T>(
@@ -225,8 +230,7 @@ impl Connection {
         let mut interrupted = false;
         let mut buffer = buffer();
         loop {
-            let datagram =
-                receive(&self.fd, &mut buffer, RecvFlags::empty()).map_err(socket_error(operation))?;
+            let datagram = self.answer(&mut buffer).map_err(socket_error(operation))?;
             for message in messages::<M>(datagram) {
                 let message = message.map_err(|e| Error::undecodable(operation, e))?;
                 let sequence = message.header.sequence_number;

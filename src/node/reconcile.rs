@@ -47,7 +47,7 @@ impl Drift {
 pub enum Trigger {
     /// The interval elapsed.
     Interval,
-    /// The kernel announced a change.
+    /// The kernel announced a change, or may have before the watch began.
     Notification,
 }
 
@@ -93,8 +93,8 @@ pub struct Reconciler<K = Node> {
 }
 
 impl<K: Kept> Reconciler<K> {
-    /// Watches over what `node` has set up: at every `interval` (at least 1 s), and about 100 ms
-    /// after the kernel announces a change to it. `on_event` is called from the thread after each
+    /// Watches over what `node` has set up: at once, at every `interval` (at least 1 s), and about
+    /// 100 ms after the kernel announces a change to it. `on_event` is called from the thread after each
     /// comparison, whatever its outcome.
     pub fn spawn(
         node: K,
@@ -156,6 +156,8 @@ impl<K: Kept> Watch<K> {
         let _ = rustix::thread::set_name(c"node");
         let mut by_interval = self.next_by_interval();
         let mut by_notification: Option<Instant> = None;
+        let drift = self.node.reconcile();
+        on_event(Event { trigger: Trigger::Notification, drift });
         loop {
             let due = by_interval.into_iter().chain(by_notification).min();
             if self.wait(due) {

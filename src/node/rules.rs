@@ -89,6 +89,23 @@ impl RuleSet {
         RuleSet(addresses.iter().flat_map(per_address).collect())
     }
 
+    /// Of the same, those that stay while the last queries are answered: all but those that bring queries here.
+    ///
+    /// An answer that is tracked makes an entry of its own, of which the client's next packet is then the reply,
+    /// and replies pass DNAT by: that socket would ask nobody for as long as it goes on. If the next packet was
+    /// first, it is the answer that has to leave from another port.
+    pub fn answers(config: &Config, addresses: &[IpAddr]) -> RuleSet {
+        let mut rules = RuleSet::of(config, addresses);
+        rules.0.retain(|rule| rule.direction == Direction::From || rule.port != config.dns_port);
+        rules
+    }
+
+    /// Those that are not in `other`.
+    pub fn without(mut self, other: &RuleSet) -> RuleSet {
+        self.0.retain(|rule| !other.0.contains(rule));
+        self
+    }
+
     /// The rules, in node-cache's order.
     pub fn rules(&self) -> &[Rule] {
         &self.0
@@ -203,8 +220,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn rules(addresses: &[&str]) -> Vec<Rule> {
-        let config = Config {
+    fn config(addresses: &[&str]) -> Config {
+        Config {
             local_ips: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
             interface: "nodelocaldns".into(),
             setup_interface: true,
@@ -213,8 +230,22 @@ mod tests {
             sync_interval: Duration::from_secs(60),
             dns_port: 53,
             health_port: 8080,
-        };
-        RuleSet::new(&config).rules().to_vec()
+        }
+    }
+
+    fn rules(addresses: &[&str]) -> Vec<Rule> {
+        RuleSet::new(&config(addresses)).rules().to_vec()
+    }
+
+    #[test]
+    fn only_rules_that_bring_queries_here_go_before_the_last_answer() {
+        let config = config(&["169.254.20.10", "fd00::10"]);
+        let answers = RuleSet::answers(&config, &config.local_ips);
+        let queries = RuleSet::new(&config).without(&answers);
+        assert_eq!((queries.rules().len(), answers.rules().len()), (12, 12));
+        assert!(queries.rules().iter().all(|rule| rule.direction == Direction::To && rule.port == 53));
+        let untracked = |rule: &&Rule| rule.table == Table::Raw && rule.direction == Direction::From;
+        assert_eq!(answers.rules().iter().filter(untracked).count(), 6);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Rules are there only while somebody answers, and `/ready` says yes only once they are.
 //!
-//! A rule without a listener is a black hole for the ClusterIP, so this is looked at in a tight loop
-//! from another thread while the program starts and ends.
+//! A rule for queries without a listener is a black hole for the ClusterIP, so this is looked at in a tight
+//! loop from another thread while the program starts and ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,10 +12,15 @@ use doorstep::demo::notrack_rules;
 
 use hickory_proto::op::ResponseCode;
 
-use super::rig::{ADDRESSES, PATIENCE, Rig, TRANSPORTS, ask};
+use doorstep::demo::Transport;
+use rustix::process::Signal;
 
+use super::rig::{ADDRESSES, DOORSTEP, PATIENCE, Rig, TRANSPORTS, ask, eventually};
+
+/// Rules that spare tracking and stay until the last query is answered, of both addresses.
+const FOR_ANSWERS: usize = 8;
 /// More than an answer from the cache takes on a busy machine, a part of what queries in flight draw the
-/// end out by: rules must be gone well before the listener.
+/// end out by: rules for queries must be gone well before the listener.
 const PROMPT: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(20);
 
@@ -23,16 +28,21 @@ const LONGEST: Duration = Duration::from_secs(20);
 struct Seen {
     /// Looks at all.
     looks: usize,
-    /// Looks that met rules.
+    /// Looks that met rules for queries.
     with_rules: usize,
-    /// Questions that got no answer although rules were there before and after.
+    /// Questions that got no answer although those were there before and after.
     unanswered: Vec<Duration>,
     /// Looks at which `/ready` said yes before there were rules.
     ready_early: usize,
 }
 
+fn rules(rig: &Rig) -> usize {
+    notrack_rules(rig.cluster.node()).expect("a listing").rules
+}
+
+/// Whether there are rules that bring queries here.
 fn has_rules(rig: &Rig) -> bool {
-    notrack_rules(rig.cluster.node()).expect("a listing").rules > 0
+    rules(rig) > FOR_ANSWERS
 }
 
 /// Looks on until `done`.
@@ -102,7 +112,7 @@ fn rules_come_after_the_listener_and_go_before_it(backend: &str) {
     });
     assert_eq!(answered, [true; 4], "queries in flight, UDP and TCP at {ADDRESSES:?}");
     assert!(stopped.unanswered.is_empty() && stopped.with_rules > 0, "{stopped:?}");
-    assert!(!has_rules(&rig) && !rig.is_ready());
+    assert!(rules(&rig) == 0 && !rig.is_ready());
 }
 
 #[test]
@@ -113,6 +123,39 @@ fn nftables_rules_come_after_the_listener_and_go_before_it() {
 #[test]
 fn iptables_rules_come_after_the_listener_and_go_before_it() {
     rules_come_after_the_listener_and_go_before_it("iptables");
+}
+
+/// Rules for answers are there while queries in flight draw the end out, and then something else ends it.
+#[test]
+fn an_end_that_is_cut_short_leaves_nothing() {
+    for (backend, signal) in [
+        ("nftables", Signal::TERM),
+        ("iptables", Signal::TERM),
+        ("nftables", Signal::KILL),
+        ("iptables", Signal::KILL),
+    ] {
+        let rig = Rig::new(&format!("short{}", &backend[..3]));
+        let before = rig.listing();
+        let mut daemon = rig.serve(&["-rules-backend", backend]);
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let name = "slow-5000.cluster.local.";
+                ask(rig.cluster.pod(), KUBE_DNS_VIP.into(), name, Transport::Udp, Duration::from_secs(1))
+            });
+            thread::sleep(Duration::from_millis(200));
+            daemon.signal(Signal::TERM);
+            assert!(eventually(PATIENCE, || rules(&rig) == FOR_ANSWERS), "{backend}: {}", rules(&rig));
+            assert!(rig.pod_is_answered(KUBE_DNS_VIP, PROMPT), "{backend}: kube-proxy's path");
+            daemon.signal(signal);
+            daemon.wait();
+            assert!(asked.join().expect("no panic").is_err());
+        });
+        if signal == Signal::KILL {
+            assert!(eventually(PATIENCE, || rules(&rig) == 0 || backend == "iptables"));
+            rig.node(&format!("{DOORSTEP} teardown -localip {NODE_LOCAL},{KUBE_DNS_VIP}"));
+        }
+        assert_eq!(rig.listing(), before, "{backend}, {signal:?}");
+    }
 }
 
 /// A pod that asks the ClusterIP all the while notices neither the start nor the end.

@@ -26,21 +26,23 @@ pub struct Scale {
     pub hits: u32,
     /// Misses a second over UDP.
     pub misses: u32,
+    /// How long kube-dns takes for each of those, as a name's first label.
+    pub miss: &'static str,
     /// Times that an event is repeated.
     pub times: usize,
 }
 
 impl Scale {
     /// For loads that kube-dns itself has to bear while nobody caches: its stand-in here is no match for a
-    /// cache.
+    /// cache. Whenever a path changes, some misses are under way on it.
     fn for_kube_dns() -> Scale {
-        Scale { hits: 2_000, misses: 100, times: 1 }
+        Scale { hits: 2_000, misses: 100, miss: "slow-30", times: 1 }
     }
 
     fn chosen() -> Scale {
         match std::env::var("DOORSTEP_LIFE").as_deref() {
-            Ok("long") => Scale { hits: 20_000, misses: 500, times: 100 },
-            _ => Scale { hits: 2_000, misses: 100, times: 5 },
+            Ok("long") => Scale { hits: 20_000, misses: 500, miss: "slow-0", times: 100 },
+            _ => Scale { hits: 2_000, misses: 100, miss: "slow-0", times: 5 },
         }
     }
 }
@@ -103,21 +105,26 @@ fn the_guardians_death_leaves_the_cluster_ip_to_kube_proxy() {
     let scale = Scale::for_kube_dns();
     let mut node = Node::start("guardian");
     let (_, outcome) = node.under_load_at_the_cluster_ip(scale, events::guardian_killed);
-    assert!(outcome.udp.longest.as_millis() < 1_000, "{:?}", outcome.udp.longest);
-    assert!(outcome.udp.lost() <= 2 * IN_HAND, "{} lost", outcome.udp.lost());
+    assert!(outcome.udp.longest.as_secs() < 3, "{:?}", outcome.udp.longest);
+    let lost = outcome.udp.lost().saturating_sub(node.dropped_by_kube_dns());
+    assert!(lost <= 2 * IN_HAND, "{lost} lost");
     println!("{}", Table::default().add(&Row { name: "guardian killed, ClusterIP", times: 1, outcome }));
     node.everybody_is_gone();
 }
 
 #[test]
 fn an_upgrade_without_surge_leaves_the_cluster_ip_to_kube_proxy() {
-    let scale = Scale::for_kube_dns();
-    let mut node = Node::start("gap");
-    let (_, outcome) = node.under_load_at_the_cluster_ip(scale, events::ended_then_started);
-    // Paths change twice. At most what is asked in a tenth of a second.
-    assert!(outcome.udp.lost() <= scale.hits as usize / 10, "{} lost", outcome.udp.lost());
-    println!("{}", Table::default().add(&Row { name: "ended, then started, ClusterIP", times: 1, outcome }));
-    node.stop();
+    for (name, backend) in
+        [("ended, started, nftables", "nftables"), ("ended, started, iptables", "iptables")]
+    {
+        let mut node = Node::start_with("gap", backend);
+        let scale = Scale::for_kube_dns();
+        let (_, outcome) = node.under_load_at_the_cluster_ip(scale, events::ended_then_started);
+        let lost = [outcome.udp.lost().saturating_sub(node.dropped_by_kube_dns()), outcome.tcp.lost()];
+        println!("{}", Table::default().add(&Row { name, times: 1, outcome }));
+        assert_eq!(lost, [0, 0], "lost over UDP and TCP, {name}\n{}", node.log());
+        node.stop();
+    }
 }
 
 #[test]

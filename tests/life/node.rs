@@ -9,7 +9,7 @@ use doorstep::demo::network::{KUBE_DNS_VIP, NODE_LOCAL};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Scale;
-use super::rig::{Daemon, Listing, PATIENCE, Rig, eventually};
+use super::rig::{Daemon, Listing, PATIENCE, Rig, eventually, shell};
 use super::traffic::{Outcome, Traffic, WARM};
 
 /// Queries of a new worker that are no client's.
@@ -22,6 +22,7 @@ const CALM: Duration = Duration::from_millis(500);
 pub struct Node {
     pub rig: Rig,
     pub daemon: Option<Daemon>,
+    backend: &'static str,
     before: Listing,
     /// Queries that kube-dns got under the last load, and how many at most.
     upstream: usize,
@@ -30,9 +31,14 @@ pub struct Node {
 
 impl Node {
     pub fn start(name: &str) -> Node {
+        Node::start_with(name, "nftables")
+    }
+
+    /// With rules by `backend`.
+    pub fn start_with(name: &str, backend: &'static str) -> Node {
         let rig = Rig::new(&name[..name.len().min(6)]);
         let before = rig.listing();
-        let mut node = Node { rig, daemon: None, before, upstream: 0, expected: 0 };
+        let mut node = Node { rig, daemon: None, backend, before, upstream: 0, expected: 0 };
         node.launch(&[]);
         node
     }
@@ -40,7 +46,7 @@ impl Node {
     /// Starts another Doorstep beside, or in place of, the one that serves, and waits until it does.
     pub fn launch(&mut self, flags: &[&str]) {
         let handover = self.rig.path("handover");
-        let flags = [&["-handover", &handover, "-rules-backend", "nftables"], flags].concat();
+        let flags = [&["-handover", &handover, "-rules-backend", self.backend], flags].concat();
         let served = self.logged(SERVES);
         let mut daemon = self.rig.start(&flags);
         self.wait_for_log(SERVES, served + 1);
@@ -95,6 +101,13 @@ impl Node {
             "{name}: {asked} queries to kube-dns, of {expected} expected\n{}",
             self.log()
         );
+    }
+
+    /// Datagrams that kube-dns had no room for: on a busy machine its stand-in is slow.
+    pub fn dropped_by_kube_dns(&self) -> usize {
+        let line = shell(self.rig.cluster.kube_dns(), "grep '^Udp: [0-9]' /proc/net/snmp").expect("counters");
+        // InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors (RFC 4113, and Linux).
+        line.split(' ').nth(5).expect("RcvbufErrors").parse().expect("a number")
     }
 
     /// Open files of the guardian.

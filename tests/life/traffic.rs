@@ -88,15 +88,16 @@ impl Traffic {
     pub fn start(pod: &Namespace, server: SocketAddr, scale: Scale) -> Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let hits = scale.hits.div_ceil(MOST_A_SOCKET);
-        let rates = (0..hits).map(|_| (scale.hits / hits, false)).chain([(scale.misses, true)]);
-        let udp = rates.enumerate().map(|(at, (rate, unique))| {
+        let rates = (0..hits).map(|_| (scale.hits / hits, QUICK, false));
+        let rates = rates.chain([(scale.misses, scale.miss, true)]);
+        let udp = rates.enumerate().map(|(at, (rate, first, unique))| {
             let socket = pod.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
             socket.connect(server).unwrap();
             socket.set_nonblocking(true).unwrap();
             let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER);
             let _ = SockRef::from(&socket).set_send_buffer_size(BUFFER);
             let stop = stop.clone();
-            thread::spawn(move || Asker::new(socket, QUICK, at, unique).run(rate, &stop))
+            thread::spawn(move || Asker::new(socket, first, at, unique).run(rate, &stop))
         });
         let udp = udp.collect();
         let connections = Connections::new(pod, server);

@@ -43,6 +43,7 @@ fn messages_come_back_as_they_were() {
             lease: Some(file()),
             caches: Vec::new(),
         },
+        Message::Serve { lease: Some(file()) },
         Message::Taken,
     ];
     for message in messages {
