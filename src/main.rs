@@ -9,7 +9,7 @@ fn main() {
     exit(match cli::parse(std::env::args_os()) {
         Ok(command) => run(command),
         Err(error) if error.exit_code == 0 => {
-            println!("{error}");
+            cli::print(format_args!("{error}\n"));
             0
         }
         Err(error) => {
@@ -28,16 +28,20 @@ fn run(command: Command) -> i32 {
         Command::Worker(args) => or_complain(app::work(&args)),
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
-        Command::Doctor(options) => doorstep::doctor::run(&options),
+        Command::Doctor(options) => {
+            let (found, status) = doorstep::doctor::run(&options);
+            cli::print(found);
+            status
+        }
         Command::Remedy(order) => app::remedy::run(&order),
         #[cfg(feature = "demo")]
         Command::Demo(command) => demo(command),
         Command::Version => {
-            println!("doorstep-{}", env!("CARGO_PKG_VERSION"));
+            cli::print(format_args!("doorstep-{}\n", env!("CARGO_PKG_VERSION")));
             0
         }
         Command::Plugins => {
-            config::directive::served().iter().for_each(|name| println!("dns.{name}"));
+            config::directive::served().iter().for_each(|name| cli::print(format_args!("dns.{name}\n")));
             0
         }
     }
@@ -57,10 +61,10 @@ fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
     };
     match config::load(&options, &config::System) {
         Ok(config) => {
-            println!("{}", config::describe(&config));
+            cli::print(format_args!("{}\n", config::describe(&config)));
             let lint = args.lint(&config);
             let lines = args.warnings.iter().chain(&config.warnings).chain(&config.omitted).chain(&lint);
-            lines.for_each(|line| println!("warning: {line}"));
+            lines.for_each(|line| cli::print(format_args!("warning: {line}\n")));
             0
         }
         Err(error) => {
@@ -85,10 +89,9 @@ fn demo(command: cli::Demo) -> i32 {
                 .map(|report| report.failures().is_empty())
         }
         cli::Demo::Race { race, json } => race::standalone(&race).map(|verdict| {
-            if json {
-                println!("{}", verdict.to_json())
-            } else {
-                print!("{verdict}")
+            match json {
+                true => cli::print(format_args!("{}\n", verdict.to_json())),
+                false => cli::print(&verdict),
             }
             verdict.tally.lost == 0
         }),

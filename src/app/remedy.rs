@@ -31,7 +31,7 @@ pub fn run(order: &Order) -> i32 {
 /// Says which rules lack the flag; the log would keep standard output to itself.
 fn report() -> i32 {
     match random_fully::lacking() {
-        Ok(found) => print!("{}", random_fully::report(&found)),
+        Ok(found) => crate::cli::print(random_fully::report(&found)),
         Err(error) => {
             eprintln!("doorstep: remedy random-fully: {error}");
             return 1;

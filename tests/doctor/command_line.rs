@@ -36,6 +36,25 @@ fn help_tells_flags_and_status() {
     assert!(text(&run(DOORSTEP, &["-help"]).stdout).contains("\n  doctor "));
 }
 
+/// What was found does not depend on who reads it.
+#[test]
+fn standard_output_may_be_full_or_closed() {
+    for (words, status) in
+        [("doctor -interval 0 -localip 192.0.2.9", 0), ("doctor -help", 0), ("check /dev/null", 64)]
+    {
+        for (output, complaint) in [(">/dev/full", true), ("| true", false)] {
+            // The reader is gone before anything is written.
+            let command = format!("(sleep 0.1; {DOORSTEP} {words}; echo $? >&2) {output}");
+            let seen = run("unshare", &["--net", "sh", "-c", &command]);
+            let errors = text(&seen.stderr);
+            assert!(errors.trim_end().ends_with(&status.to_string()), "{command}: {errors}");
+            let told = errors.contains("standard output: No space left");
+            assert_eq!(told, complaint && status == 0, "{command}: {errors}");
+            assert!(!errors.contains("panicked"), "{command}: {errors}");
+        }
+    }
+}
+
 #[test]
 fn json_is_json_in_either_spelling() {
     for flags in [["-json", "-interval=0"], ["--json", "--interval=0s"], ["-json=true", "-interval=10ms"]] {
