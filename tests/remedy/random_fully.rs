@@ -72,6 +72,28 @@ fn ours_stand_before_theirs_and_go() {
     });
 }
 
+/// What distributions' nftables.conf calls `ip nat` is not iptables' table of that name.
+#[test]
+fn a_table_that_is_called_nat_and_a_range_of_ports() {
+    isolated(|| {
+        run("nft 'table ip nat { chain postrouting { type nat hook postrouting priority srcnat;
+                ip saddr 10.9.0.0/16 masquerade; meta l4proto udp masquerade to :1024-2047; }; }'");
+        let listing = || run("nft list table ip nat");
+        let before = listing();
+        assert_eq!(lacking().unwrap().len(), 2, "{:?}", lacking());
+        let mut remedy = RandomFully::new();
+        assert!(remedy.reconcile().is_none());
+        let after = listing();
+        let ours: Vec<&str> = after.lines().filter(|line| line.contains("remedy random-fully")).collect();
+        assert_eq!(ours.len(), 2, "{after}");
+        assert!(ours[1].contains("masquerade to :1024-2047 fully-random"), "{after}");
+        assert!(remedy.reconcile().is_none());
+        assert_eq!(listing(), after, "the second time nothing is touched");
+        assert!(remedy.undo().is_empty());
+        assert_eq!(listing(), before);
+    });
+}
+
 #[test]
 fn kube_proxys_rewrites_are_followed() {
     isolated(|| {

@@ -20,7 +20,8 @@ pub(super) fn places(saved: &Saved) -> Vec<(String, String)> {
     chains.map(|chain| ("nat".to_owned(), chain)).collect()
 }
 
-fn lacks(rule: &SavedRule) -> bool {
+/// Whether `rule` masquerades what may be UDP, and keeps source ports where it can.
+pub fn lacks(rule: &SavedRule) -> bool {
     let masquerades = rule.text.split_once(TARGET).is_some_and(|(_, options)| {
         // `-j MASQUERADE2` would be a chain of somebody's.
         options.is_empty() || options.starts_with(' ')
@@ -40,7 +41,8 @@ fn copy(rule: &str) -> String {
     format!("{matches} -m comment --comment \"{COMMENT}\"{TARGET}{options} --random-fully")
 }
 
-fn is_ours(rule: &SavedRule) -> bool {
+/// Whether `rule` is the remedy's.
+pub fn is_ours(rule: &SavedRule) -> bool {
     rule.table == "nat" && rule.text.contains(&format!("--comment \"{COMMENT}\""))
 }
 

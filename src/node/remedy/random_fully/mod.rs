@@ -17,8 +17,10 @@ use crate::node::iptables::{self, Family};
 use crate::node::monitor::Change;
 use crate::node::{Drift, Error, Kept};
 
+pub use legacy::{is_ours, lacks};
+
 /// The comment of our rules.
-const COMMENT: &str = "doorstep remedy random-fully";
+pub(in crate::node) const COMMENT: &str = "doorstep remedy random-fully";
 
 /// What the operator says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
