@@ -112,7 +112,7 @@ fn wanted(options: &Options, facts: &Facts) -> Wanted {
     if let Some(name) = options.interface.clone().or_else(|| flag("interfacename")) {
         wanted.interface = name;
     }
-    if let Some(port) = options.dns_port.or_else(|| flag("dns.port")?.parse().ok()) {
+    if let Some(port) = options.dns_port.or_else(|| flag("dns.port").or_else(|| flag("p"))?.parse().ok()) {
         wanted.dns_port = port;
     }
     if let Some(port) = options.health_port.or_else(|| flag("health-port")?.parse().ok()) {
@@ -195,4 +195,19 @@ fn silent(host: &dyn Host, facts: &Facts) -> Vec<(IpAddr, String)> {
         })
     };
     facts.wanted.local_ips.iter().filter_map(ask).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_in_either_spelling() {
+        for (argument, port) in [("-dns.port=5353", 5353), ("-p=54", 54), ("--p=55", 55), ("-x", 53)] {
+            let arguments = vec!["/doorstep".into(), argument.into()];
+            let cache = Process { pid: 1, name: "doorstep".into(), arguments, outdated: false };
+            let facts = Facts { caches: vec![cache], ..Facts::default() };
+            assert_eq!(wanted(&Options::default(), &facts).dns_port, port, "{argument}");
+        }
+    }
 }
