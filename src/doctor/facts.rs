@@ -1,6 +1,7 @@
 //! What a node shows, as plain values. What is `None` or empty is not there, or is named in
 //! [`Facts::unread`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::node::rules::{Chain, Direction, Protocol, Rule, Verdict};
@@ -97,10 +98,8 @@ pub struct Sample {
     pub conntrack: Option<Conntrack>,
     /// UDP of the node itself, both families.
     pub udp: Option<Udp>,
-    /// Datagrams to pods on ports where nobody waits for them.
-    pub pods_no_ports: u64,
-    /// Datagrams to pods with a wrong checksum.
-    pub pods_checksum_errors: u64,
+    /// The same of each pod's, by the process that stands for it.
+    pub pods: BTreeMap<u32, Udp>,
     /// Packets that [`Facts::rules`] kept out of conntrack on their way in.
     pub spared: u64,
     /// The process that holds the xtables lock.
@@ -303,6 +302,15 @@ impl Facts {
             return 0;
         };
         pick(last).zip(pick(first)).map_or(0, |(last, first)| last.saturating_sub(first))
+    }
+
+    /// How much what `pick` shows of UDP has grown between the readings, for the node and its pods. A pod that came
+    /// or went meanwhile does not count.
+    pub fn udp_growth(&self, pick: impl Fn(&Udp) -> u64) -> u64 {
+        let pods: BTreeSet<u32> =
+            self.samples.iter().flat_map(|sample| sample.pods.keys().copied()).collect();
+        let of_pods = pods.iter().map(|pod| self.growth(|sample| sample.pods.get(pod).map(&pick)));
+        self.growth(|sample| sample.udp.as_ref().map(&pick)) + of_pods.sum::<u64>()
     }
 
     /// The newest reading of conntrack.

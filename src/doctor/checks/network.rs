@@ -96,7 +96,7 @@ fn rps_off(facts: &Facts) -> Option<Symptom> {
 }
 
 fn vxlan_checksum(facts: &Facts) -> Option<Symptom> {
-    let wrong = facts.growth(|sample| Some(sample.pods_checksum_errors + sample.udp?.checksum_errors));
+    let wrong = facts.udp_growth(|udp| udp.checksum_errors);
     let old = facts.kernel.as_ref().is_some_and(|kernel| kernel.version < (5, 7));
     let suspects = |link: &&Link| link.kind == VXLAN && link.checksum_offload != Some(false);
     if wrong == 0 && !old {

@@ -71,7 +71,7 @@ fn clashes(facts: &Facts) -> Option<u64> {
 }
 
 fn strays(facts: &Facts) -> u64 {
-    facts.growth(|sample| Some(sample.pods_no_ports)) + facts.growth(|sample| Some(sample.udp?.no_ports))
+    facts.udp_growth(|udp| udp.no_ports)
 }
 
 fn dropped(facts: &Facts) -> Option<Symptom> {

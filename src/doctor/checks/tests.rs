@@ -45,8 +45,7 @@ fn sample() -> Sample {
             max: 1000,
         }),
         udp: Some(Udp { no_ports: 5, receive_buffer_errors: 5, checksum_errors: 5 }),
-        pods_no_ports: 4,
-        pods_checksum_errors: 4,
+        pods: [20, 21].map(|pid| (pid, Udp { no_ports: 4, checksum_errors: 4, ..Udp::default() })).into(),
         spared: 10,
         lock_holder: None,
     }
@@ -125,6 +124,10 @@ fn last(facts: &mut Facts) -> &mut Sample {
     facts.samples.last_mut().unwrap()
 }
 
+fn pod(facts: &mut Facts) -> &mut Udp {
+    last(facts).pods.get_mut(&20).unwrap()
+}
+
 fn conntrack(facts: &mut Facts) -> &mut Conntrack {
     last(facts).conntrack.as_mut().unwrap()
 }
@@ -154,7 +157,13 @@ type Fault = (&'static str, Severity, fn() -> Facts, Change);
 const FAULTS: &[Fault] = &[
     ("slow-answer-loss", Severity::Critical, healthy, |f| {
         conntrack(f).clash_resolve = Some(12);
-        last(f).pods_no_ports = 6;
+        pod(f).no_ports = 6;
+    }),
+    // A pod that ends takes its counts along.
+    ("slow-answer-loss", Severity::Critical, healthy, |f| {
+        conntrack(f).clash_resolve = Some(12);
+        pod(f).no_ports = 6;
+        last(f).pods.remove(&21);
     }),
     ("conntrack-race", Severity::Warning, healthy, |f| conntrack(f).clash_resolve = Some(12)),
     ("snat-collision", Severity::Critical, healthy, |f| {
@@ -235,7 +244,7 @@ const FAULTS: &[Fault] = &[
     ("rps-off", Severity::Warning, bare, |f| conntrack(f).clash_resolve = Some(12)),
     ("vxlan-checksum", Severity::Warning, healthy, |f| {
         f.links.push(Link { kind: VXLAN.into(), ..link("flannel.1") });
-        last(f).pods_checksum_errors = 5;
+        pod(f).checksum_errors = 5;
     }),
     ("vxlan-checksum", Severity::Warning, healthy, |f| {
         f.links.push(Link { kind: VXLAN.into(), checksum_offload: Some(true), ..link("flannel.1") });

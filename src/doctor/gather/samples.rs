@@ -10,14 +10,13 @@ const XTABLES_LOCK: &str = "/run/xtables.lock";
 /// One reading; `rules` as they were read just before.
 pub fn sample(host: &dyn Host, pods: &[Pod], rules: &[LiveRule], unread: &mut Unread) -> Sample {
     let statistics = unread.take("conntrack's counters", host.text(STATISTICS));
-    let pods: Vec<Udp> = pods.iter().filter_map(|pod| udp(host, &format!("/proc/{}/net", pod.pid))).collect();
+    let pods = pods.iter().filter_map(|pod| Some((pod.pid, udp(host, &format!("/proc/{}/net", pod.pid))?)));
     let incoming =
         |live: &&LiveRule| (live.rule.chain, live.rule.direction) == (Chain::Prerouting, Direction::To);
     Sample {
         conntrack: statistics.and_then(|text| conntrack(host, &text)),
         udp: udp(host, "/proc/net"),
-        pods_no_ports: pods.iter().map(|udp| udp.no_ports).sum(),
-        pods_checksum_errors: pods.iter().map(|udp| udp.checksum_errors).sum(),
+        pods: pods.collect(),
         spared: rules.iter().filter(incoming).map(|live| live.packets).sum(),
         lock_holder: lock_holder(host),
     }
