@@ -25,6 +25,8 @@ pub struct Facts {
     pub addresses: Vec<IpAddr>,
     /// Processes of Doorstep or node-cache in the node's network namespace.
     pub caches: Vec<Process>,
+    /// The largest answer over UDP that the cache's Corefile allows, in octets; `None`: as large as clients accept.
+    pub largest_answer: Option<u32>,
     /// Doorstep's remedies that run, such as `rps`.
     pub remedies: Vec<String>,
     /// Sockets that wait on a port that the cache uses.

@@ -85,6 +85,7 @@ fn healthy() -> Facts {
         nft_tables: vec!["nodelocaldns".into()],
         rules: rules(&[LINK_LOCAL, VIP], true),
         ipvs: Vec::new(),
+        largest_answer: None,
         cluster_dns: vec![ip(VIP)],
         kube_dns: vec![ip(VIP)],
         resolv_conf: ResolvConf { servers: vec![ip("192.0.2.53")], ..ResolvConf::default() },
@@ -251,6 +252,7 @@ const FAULTS: &[Fault] = &[
         old(f, (5, 6));
     }),
     ("mtu-below-edns", Severity::Warning, healthy, |f| f.links[0].mtu = 1279),
+    ("mtu-below-edns", Severity::Warning, healthy, |f| f.largest_answer = Some(4096)),
     ("no-dummy-driver", Severity::Note, bare, |f| f.dummy_driver = Some(false)),
     ("kubelet-asks-elsewhere", Severity::Warning, healthy, |f| f.cluster_dns = vec![ip("10.96.0.99")]),
     ("pods-ask-elsewhere", Severity::Note, healthy, |f| f.pods[0].resolv_conf.servers = vec![ip("8.8.8.8")]),
@@ -342,6 +344,10 @@ fn what_is_no_fault() {
         }),
         ("VXLAN on a kernel that does it right", |f| {
             f.links.push(Link { kind: VXLAN.into(), checksum_offload: Some(true), ..link("flannel.1") });
+        }),
+        ("a narrow link, and a Corefile that minds it", |f| {
+            f.links[0].mtu = 1200;
+            f.largest_answer = Some(1152);
         }),
         ("a narrow link that is down", |f| f.links.push(Link { mtu: 576, is_up: false, ..link("x") })),
         ("a pod without ndots", |f| f.pods[0].resolv_conf.ndots = None),

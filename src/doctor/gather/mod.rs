@@ -1,5 +1,6 @@
 //! Reads the facts. What is not there is left out; what may not be read is named.
 
+mod corefile;
 mod firewall;
 mod host;
 mod kubelet;
@@ -55,6 +56,7 @@ pub fn gather(host: &dyn Host, options: &Options, pause: Option<&dyn Fn()>) -> F
     facts.kube_dns = firewall.kube_dns;
 
     facts.wanted = wanted(options, &facts);
+    facts.largest_answer = corefile::largest_answer(host, facts.caches.first());
     let ports =
         [facts.wanted.dns_port, facts.wanted.health_port, READY_PORT, METRICS_PORTS[0], METRICS_PORTS[1]];
     facts.listeners = sockets::listeners(host, &ports, &mut unread);
