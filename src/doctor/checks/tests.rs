@@ -377,6 +377,16 @@ fn what_is_no_fault() {
 }
 
 #[test]
+fn clashes_beside_a_cache_are_not_laid_to_its_queries() {
+    for (mut facts, exempt) in [(healthy(), true), (bare(), false)] {
+        conntrack(&mut facts).clash_resolve = Some(12);
+        let findings = diagnose(&facts);
+        let race = findings.iter().find(|finding| finding.id == "conntrack-race").unwrap();
+        assert_eq!(race.evidence.contains("is exempt"), exempt, "{}", race.evidence);
+    }
+}
+
+#[test]
 fn the_gravest_comes_first_and_decides_the_status() {
     let mut facts = healthy();
     assert_eq!(exit_status(&diagnose(&facts)), 0);
