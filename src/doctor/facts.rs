@@ -38,7 +38,7 @@ pub struct Facts {
     /// The rules for the cache that are in the kernel: in Doorstep's nftables table, and in iptables with
     /// node-cache's comment.
     pub rules: Vec<LiveRule>,
-    /// Virtual services of IPVS on port 53.
+    /// Virtual services of IPVS on UDP port 53.
     pub ipvs: Vec<IpAddr>,
     /// What kubelet tells pods to ask.
     pub cluster_dns: Vec<IpAddr>,

@@ -133,27 +133,6 @@ fn add_rule(firewall: &mut Firewall, saved: &SavedRule, packets: u64) {
     }
 }
 
-/// Virtual services on port 53 (`UDP  0A60000A:0035 rr`).
-pub fn ipvs(host: &dyn Host) -> Vec<IpAddr> {
-    let text = host.text("/proc/net/ip_vs").unwrap_or_default();
-    let mut found: Vec<IpAddr> = text.lines().filter_map(virtual_service).collect();
-    found.dedup();
-    found
-}
-
-fn virtual_service(line: &str) -> Option<IpAddr> {
-    let mut words = line.split_whitespace();
-    let (protocol, service) = (words.next()?, words.next()?);
-    let (address, port) = service.rsplit_once(':')?;
-    if !matches!(protocol, "UDP" | "TCP") || port != "0035" {
-        return None;
-    }
-    match address.strip_prefix('[') {
-        Some(v6) => v6.trim_end_matches(']').parse().ok(),
-        None => u32::from_str_radix(address, 16).ok().map(|bits| IpAddr::from(bits.to_be_bytes())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,17 +152,5 @@ mod tests {
             "*nat\n:OUTPUT DROP [1:2]\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:X - [0:0]\n",
         );
         assert_eq!(firewall.iptables.drops, [("INPUT".into(), "its policy is DROP".into())]);
-    }
-
-    #[test]
-    fn virtual_services_on_port_53() {
-        let line = "UDP  0A60000A:0035 rr";
-        assert_eq!(virtual_service(line), Some("10.96.0.10".parse().unwrap()));
-        assert_eq!(
-            virtual_service("UDP  [fd00:0000:0000:0000:0000:0000:0000:000a]:0035 rr"),
-            Some("fd00::a".parse().unwrap())
-        );
-        assert_eq!(virtual_service("TCP  0A600001:01BB rr"), None);
-        assert_eq!(virtual_service("  -> 0AF4000B:0035      Masq    1      0          0"), None);
     }
 }

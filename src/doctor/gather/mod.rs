@@ -18,6 +18,7 @@ pub use host::{Host, Machine};
 use super::Options;
 use super::facts::{Answer, Facts, Kernel, Listener, Process, Wanted};
 use crate::metrics::names::BUILD_INFO;
+use crate::node::remedy::ipvs_notrack::virtual_dns_servers;
 use crate::node::rules::Protocol;
 
 /// CoreDNS's `prometheus` and `ready`, and node-cache's own metrics.
@@ -39,7 +40,7 @@ pub fn gather(host: &dyn Host, options: &Options, pause: Option<&dyn Fn()>) -> F
     facts.pods = seen.pods;
     facts.cluster_dns = kubelet::cluster_dns(host, seen.kubelet.as_ref(), &mut unread);
     facts.resolv_conf = resolv_conf::read(host, "/etc/resolv.conf").unwrap_or_default();
-    facts.ipvs = firewall::ipvs(host);
+    facts.ipvs = virtual_dns_servers(&host.text("/proc/net/ip_vs").unwrap_or_default());
 
     let mut firewall = firewall::read(host, &mut unread);
     facts.samples.push(samples::sample(host, &facts.pods, &firewall.rules, &mut unread));

@@ -2,6 +2,7 @@
 
 use super::super::facts::{Conntrack, Entries, LiveRule, Pod, Sample, Udp, Wanted};
 use super::{Host, Unread};
+use crate::node::conntrack::counters;
 use crate::node::rules::{Chain, Direction};
 
 const STATISTICS: &str = "/proc/net/stat/nf_conntrack";
@@ -23,15 +24,8 @@ pub fn sample(host: &dyn Host, pods: &[Pod], rules: &[LiveRule], unread: &mut Un
 }
 
 fn conntrack(host: &dyn Host, text: &str) -> Option<Conntrack> {
-    let mut lines = text.lines();
-    let names: Vec<&str> = lines.next()?.split_whitespace().collect();
-    let rows: Vec<Vec<u64>> = lines
-        .map(|line| line.split_whitespace().filter_map(|hex| u64::from_str_radix(hex, 16).ok()).collect())
-        .collect();
-    let sum = |name: &str| {
-        let column = names.iter().position(|known| *known == name)?;
-        Some(rows.iter().filter_map(|row: &Vec<u64>| row.get(column)).sum())
-    };
+    let counters = counters(text)?;
+    let sum = |name: &str| counters.get(name).copied();
     let setting = |name: &str| {
         let text = host.text(&format!("/proc/sys/net/netfilter/{name}")).ok()?;
         text.trim().parse().ok()
@@ -41,7 +35,6 @@ fn conntrack(host: &dyn Host, text: &str) -> Option<Conntrack> {
         insert_failed: sum("insert_failed")?,
         drop: sum("drop")?,
         early_drop: sum("early_drop")?,
-        // Every row has the same number of entries: the table's.
         count: setting("nf_conntrack_count").unwrap_or(0),
         max: setting("nf_conntrack_max").unwrap_or(0),
     })
