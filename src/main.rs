@@ -96,11 +96,5 @@ fn demo(command: cli::Demo) -> i32 {
             verdict.tally.lost == 0
         }),
     };
-    match done {
-        Ok(well) => i32::from(!well),
-        Err(error) => {
-            eprintln!("doorstep: {error}");
-            1
-        }
-    }
+    or_complain(done.map(|well| i32::from(!well)).map_err(Into::into))
 }
