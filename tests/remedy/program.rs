@@ -144,6 +144,28 @@ fn teardown_takes_what_killed_remedies_left() {
     });
 }
 
+/// kube-proxy and CNI plugins write their chains anew whenever they like.
+#[test]
+fn a_rule_that_goes_while_it_is_removed_keeps_no_other() {
+    isolated(|| {
+        run("iptables -t nat -N CNI; iptables -t nat -A POSTROUTING -j CNI; iptables -t nat -A CNI -j MASQUERADE
+             iptables -t nat -A POSTROUTING -s 10.244.0.0/24 -j MASQUERADE");
+        let program = Program::start(&[DOORSTEP, "remedy", "random-fully", "-apply"]);
+        program.wait_for("random-fully is in place");
+        program.signal(Signal::KILL);
+        // Between what is read and what is written, once, the chain is emptied.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        run(&format!(
+            "printf '#!/bin/sh\\nmkdir {path}/once 2>/dev/null && iptables -t nat -F CNI
+             PATH=${{PATH#*:}} exec iptables-restore \"$@\"\\n' >{path}/iptables-restore
+             chmod +x {path}/iptables-restore; PATH={path}:$PATH {DOORSTEP} teardown"
+        ));
+        let left = run("iptables-save");
+        assert!(folder.path().join("once").exists() && !left.contains("random-fully"), "{left}");
+    });
+}
+
 /// As Cilium's local redirect policy has it: pods' queries come to addresses that others see to, so
 /// there is no link, no rule, and a wildcard to serve on.
 #[test]

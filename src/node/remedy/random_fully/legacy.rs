@@ -101,14 +101,8 @@ pub(super) fn apply(family: Family, saved: &Saved) -> Result<usize, Error> {
 
 /// Removes ours.
 pub(super) fn remove(family: Family) -> Result<(), Error> {
-    let saved = iptables::read(family)?;
-    let ours: Vec<String> =
-        saved.rules.iter().filter(|rule| is_ours(rule)).map(|rule| format!("-D {}\n", rule.text)).collect();
-    if ours.is_empty() {
-        Ok(())
-    } else {
-        iptables::apply(family, &format!("*nat\n{}COMMIT\n", ours.concat()))
-    }
+    let ours = |saved: &Saved| saved.rules.iter().filter(|rule| is_ours(rule)).cloned().collect();
+    iptables::delete(family, ours).map(|_| ())
 }
 
 #[cfg(test)]
