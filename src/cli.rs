@@ -146,10 +146,15 @@ pub fn print(text: impl Display) {
     let mut output = std::io::stdout();
     match write!(output, "{text}").and_then(|()| output.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("doorstep: standard output: {error}")
+            complain(format_args!("doorstep: standard output: {error}"));
         }
         _ => {}
     }
+}
+
+/// Prints a line to standard error, which may be closed as well.
+pub fn complain(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Reads a whole command line, the program's name first.

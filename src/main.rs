@@ -13,7 +13,7 @@ fn main() {
             0
         }
         Err(error) => {
-            eprintln!("{error}");
+            cli::complain(&error);
             error.exit_code
         }
     });
@@ -49,7 +49,7 @@ fn run(command: Command) -> i32 {
 
 fn or_complain(status: anyhow::Result<i32>) -> i32 {
     status.unwrap_or_else(|error| {
-        eprintln!("doorstep: {error:#}");
+        cli::complain(format_args!("doorstep: {error:#}"));
         1
     })
 }
@@ -68,7 +68,7 @@ fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
             0
         }
         Err(error) => {
-            eprintln!("{error}");
+            cli::complain(&error);
             EXIT_CONFIG
         }
     }
@@ -76,7 +76,7 @@ fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
 
 fn teardown(args: &cli::Args) -> i32 {
     let errors = node::teardown(&args.node());
-    errors.iter().for_each(|error| eprintln!("doorstep: {error}"));
+    errors.iter().for_each(|error| cli::complain(format_args!("doorstep: {error}")));
     i32::from(!errors.is_empty())
 }
 

@@ -39,19 +39,25 @@ fn help_tells_flags_and_status() {
 /// What was found does not depend on who reads it.
 #[test]
 fn standard_output_may_be_full_or_closed() {
-    for (words, status) in
-        [("doctor -interval 0 -localip 192.0.2.9", 0), ("doctor -help", 0), ("check /dev/null", 64)]
-    {
-        for (output, complaint) in [(">/dev/full", true), ("| true", false)] {
-            // The reader is gone before anything is written.
-            let command = format!("(sleep 0.1; {DOORSTEP} {words}; echo $? >&2) {output}");
-            let seen = run("unshare", &["--net", "sh", "-c", &command]);
-            let errors = text(&seen.stderr);
-            assert!(errors.trim_end().ends_with(&status.to_string()), "{command}: {errors}");
-            let told = errors.contains("standard output: No space left");
-            assert_eq!(told, complaint && status == 0, "{command}: {errors}");
-            assert!(!errors.contains("panicked"), "{command}: {errors}");
-        }
+    for (words, output, status, told) in [
+        ("doctor -interval 0 -localip 192.0.2.9", "full", "0", "standard output: No space left"),
+        ("doctor -interval 0 -localip 192.0.2.9", "closed", "0", ""),
+        ("doctor -help", "full", "0", "standard output: No space left"),
+        ("doctor -help", "closed", "0", ""),
+        ("doctor -bogus 2>&1", "closed", "64", ""),
+        ("demo -bogus 2>&1", "closed", "2", ""),
+    ] {
+        // The reader is gone before anything is written.
+        let shell = match output {
+            "full" => format!("{DOORSTEP} {words} >/dev/full; echo status $? >&2"),
+            _ => format!("(sleep 0.1; {DOORSTEP} {words}; echo status $? >&3) 3>&2 | true"),
+        };
+        let errors = text(&run("unshare", &["--net", "sh", "-c", &shell]).stderr);
+        assert!(
+            errors.ends_with(&format!("status {status}\n")) && errors.contains(told),
+            "{shell}: {errors}"
+        );
+        assert_eq!(errors.lines().count(), if told.is_empty() { 1 } else { 2 }, "{shell}: {errors}");
     }
 }
 
