@@ -53,7 +53,9 @@ pub(super) fn apply(places: &mut Vec<(String, String)>) -> Result<usize, Error> 
             places.push((rule.table.clone(), rule.chain.clone()));
             if uses_unnamed_set(&rule.steps) {
                 let Lacking { place, rule } = shown(rule);
-                warn!("random-fully: {place}: {rule} looks into a set without a name, which no copy may");
+                warn!(
+                    "random-fully: {place}: {rule} looks into a set without a name, which no copy may: give it fully-random"
+                );
                 continue;
             }
             let wanted = randomised(&rule.steps);
