@@ -124,6 +124,26 @@ fn what_a_remedy_cannot_do_without_is_said() {
     });
 }
 
+/// As in Doorstep's own image, on a node whose rules others write with iptables.
+#[test]
+fn what_could_not_be_looked_at_is_not_called_well() {
+    isolated(|| {
+        run("iptables -t nat -A POSTROUTING -j MASQUERADE");
+        let without = ["env", "PATH=/nowhere", DOORSTEP, "remedy"];
+        let mut report = Program::start(&[&without[..], &["random-fully"]].concat());
+        assert_eq!(report.status(), 0, "{}", report.says());
+        assert!(report.says().contains("No iptables-save in PATH"), "{}", report.says());
+        assert!(!report.says().contains("Every"), "{}", report.says());
+        let apply = Program::start(&[&without[..], &["random-fully", "-apply"]].concat());
+        apply.wait_for("random-fully is in place");
+        assert!(apply.says().contains("no iptables-save in PATH: rules"), "{}", apply.says());
+        // Nor is a link that is not there.
+        let named = Program::start(&[DOORSTEP, "remedy", "aaaa-delay", "-delay=0s", "-links=eth7,cali*"]);
+        named.wait_for("aaaa-delay is in place");
+        assert!(named.says().contains("no link is called eth7 or cali*"), "{}", named.says());
+    });
+}
+
 #[test]
 fn teardown_takes_what_killed_remedies_left() {
     isolated(|| {
