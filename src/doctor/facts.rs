@@ -361,7 +361,10 @@ impl Facts {
 
     /// Whether a cache serves here: its process is seen, or, from another process namespace, its socket.
     pub fn cache_runs(&self) -> bool {
-        let socket = |address: &IpAddr| self.dns_listeners(*address).any(|listener| listener.owner.is_none());
+        // A wildcard takes any address, but only those of the node get there.
+        let is_here = |address: &IpAddr| self.addresses.is_empty() || self.addresses.contains(address);
+        let hidden = |listener: &Listener| listener.owner.is_none();
+        let socket = |address: &IpAddr| is_here(address) && self.dns_listeners(*address).any(&hidden);
         !self.caches.is_empty() || self.wanted.local_ips.iter().any(socket)
     }
 

@@ -376,6 +376,18 @@ fn what_is_no_fault() {
     assert_eq!(found(&Facts::default()), []);
 }
 
+/// Whose it is cannot be seen, but the cache's address is not on this node.
+#[test]
+fn another_servers_wildcard_is_not_taken_for_the_cache() {
+    let mut facts = bare();
+    let expected = found(&facts);
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let hidden = Listener { owner: None, ..listener(protocol, "0.0.0.0", 53, (8, "dnsmasq")) };
+        facts.listeners.push(hidden);
+    }
+    assert_eq!(found(&facts), expected);
+}
+
 #[test]
 fn clashes_beside_a_cache_are_not_laid_to_its_queries() {
     for (mut facts, exempt) in [(healthy(), true), (bare(), false)] {
