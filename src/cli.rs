@@ -10,6 +10,8 @@ mod remedy;
 mod tests;
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,6 +138,23 @@ impl CliError {
     fn config(message: impl Into<String>) -> CliError {
         CliError { message: format!("doorstep: {}", message.into()), exit_code: EXIT_CONFIG }
     }
+}
+
+/// Prints to standard output. Whoever has seen enough (`| head`) may close it, and a full disk is told on
+/// standard error: neither changes what the program found, nor its exit status.
+pub fn print(text: impl Display) {
+    let mut output = std::io::stdout();
+    match write!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(format_args!("doorstep: standard output: {error}"));
+        }
+        _ => {}
+    }
+}
+
+/// Prints a line to standard error, which may be closed as well.
+pub fn complain(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Reads a whole command line, the program's name first.

@@ -9,11 +9,11 @@ fn main() {
     exit(match cli::parse(std::env::args_os()) {
         Ok(command) => run(command),
         Err(error) if error.exit_code == 0 => {
-            println!("{error}");
+            cli::print(format_args!("{error}\n"));
             0
         }
         Err(error) => {
-            eprintln!("{error}");
+            cli::complain(&error);
             error.exit_code
         }
     });
@@ -28,16 +28,20 @@ fn run(command: Command) -> i32 {
         Command::Worker(args) => or_complain(app::work(&args)),
         Command::Check { args, corefile } => check(&args, corefile),
         Command::Teardown(args) => teardown(&args),
-        Command::Doctor(options) => doorstep::doctor::run(&options),
+        Command::Doctor(options) => {
+            let (found, status) = doorstep::doctor::run(&options);
+            cli::print(found);
+            status
+        }
         Command::Remedy(order) => app::remedy::run(&order),
         #[cfg(feature = "demo")]
         Command::Demo(command) => demo(command),
         Command::Version => {
-            println!("doorstep-{}", env!("CARGO_PKG_VERSION"));
+            cli::print(format_args!("doorstep-{}\n", env!("CARGO_PKG_VERSION")));
             0
         }
         Command::Plugins => {
-            config::directive::served().iter().for_each(|name| println!("dns.{name}"));
+            config::directive::served().iter().for_each(|name| cli::print(format_args!("dns.{name}\n")));
             0
         }
     }
@@ -45,7 +49,7 @@ fn run(command: Command) -> i32 {
 
 fn or_complain(status: anyhow::Result<i32>) -> i32 {
     status.unwrap_or_else(|error| {
-        eprintln!("doorstep: {error:#}");
+        cli::complain(format_args!("doorstep: {error:#}"));
         1
     })
 }
@@ -57,14 +61,14 @@ fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
     };
     match config::load(&options, &config::System) {
         Ok(config) => {
-            println!("{}", config::describe(&config));
+            cli::print(format_args!("{}\n", config::describe(&config)));
             let lint = args.lint(&config);
             let lines = args.warnings.iter().chain(&config.warnings).chain(&config.omitted).chain(&lint);
-            lines.for_each(|line| println!("warning: {line}"));
+            lines.for_each(|line| cli::print(format_args!("warning: {line}\n")));
             0
         }
         Err(error) => {
-            eprintln!("{error}");
+            cli::complain(&error);
             EXIT_CONFIG
         }
     }
@@ -72,7 +76,7 @@ fn check(args: &cli::Args, corefile: Option<std::path::PathBuf>) -> i32 {
 
 fn teardown(args: &cli::Args) -> i32 {
     let errors = node::teardown(&args.node());
-    errors.iter().for_each(|error| eprintln!("doorstep: {error}"));
+    errors.iter().for_each(|error| cli::complain(format_args!("doorstep: {error}")));
     i32::from(!errors.is_empty())
 }
 
@@ -85,19 +89,12 @@ fn demo(command: cli::Demo) -> i32 {
                 .map(|report| report.failures().is_empty())
         }
         cli::Demo::Race { race, json } => race::standalone(&race).map(|verdict| {
-            if json {
-                println!("{}", verdict.to_json())
-            } else {
-                print!("{verdict}")
+            match json {
+                true => cli::print(format_args!("{}\n", verdict.to_json())),
+                false => cli::print(&verdict),
             }
             verdict.tally.lost == 0
         }),
     };
-    match done {
-        Ok(well) => i32::from(!well),
-        Err(error) => {
-            eprintln!("doorstep: {error}");
-            1
-        }
-    }
+    or_complain(done.map(|well| i32::from(!well)).map_err(Into::into))
 }

@@ -25,7 +25,8 @@ pub fn drop_code() -> io::Result<usize> {
 }
 
 /// The private mappings of files in `smaps` (proc_pid_smaps(5)) that are read-only, and of which no page was
-/// written to before they were: tables that the dynamic linker filled in are read-only, too.
+/// written to before they were: tables that the dynamic linker filled in are read-only, too. Such a page that is
+/// swapped out counts as swapped, and no longer as anonymous.
 fn droppable(smaps: &str) -> Vec<Range<usize>> {
     let mut places = Vec::new();
     let mut place = None;
@@ -35,7 +36,10 @@ fn droppable(smaps: &str) -> Vec<Range<usize>> {
             [addresses, "r--p" | "r-xp", _, _, _, path, ..] if path.starts_with('/') => {
                 place = range(addresses)
             }
-            ["Anonymous:", "0", "kB"] => places.extend(place.take()),
+            ["Anonymous:", "0", "kB"] => {}
+            ["Anonymous:", ..] => place = None,
+            // After it.
+            ["Swap:", "0", "kB"] => places.extend(place.take()),
             // The first line of another mapping.
             [addresses, ..] if range(addresses).is_some() => place = None,
             _ => {}
@@ -55,17 +59,21 @@ mod tests {
 
     #[test]
     fn only_what_nobody_wrote_to_is_dropped() {
-        let mapping = |addresses: &str, access: &str, path: &str, anonymous: u32| {
-            format!("{addresses} {access} 00001000 fe:00 77 {path}\nRss: 8 kB\nAnonymous: {anonymous} kB\n")
+        let mapping = |addresses: &str, access: &str, path: &str, anonymous: u32, swapped: u32| {
+            format!(
+                "{addresses} {access} 00001000 fe:00 77 {path}\nRss: 8 kB\nAnonymous: {anonymous} kB\n\
+                 Swap: {swapped} kB\nSwapPss: 0 kB\n"
+            )
         };
         let smaps = [
-            mapping("1000-3000", "r-xp", "/doorstep", 0),
-            mapping("3000-4000", "r--p", "/doorstep", 0),
-            mapping("4000-5000", "r--p", "/doorstep", 4),
-            mapping("5000-6000", "rw-p", "/doorstep", 0),
-            mapping("6000-7000", "r-xp", "[vdso]", 0),
-            mapping("7000-8000", "r--p", "", 0),
-            mapping("8000-9000", "r--s", "/shared", 0),
+            mapping("1000-3000", "r-xp", "/doorstep", 0, 0),
+            mapping("3000-4000", "r--p", "/doorstep", 0, 0),
+            mapping("4000-5000", "r--p", "/doorstep", 4, 0),
+            mapping("5000-6000", "rw-p", "/doorstep", 0, 0),
+            mapping("6000-7000", "r-xp", "[vdso]", 0, 0),
+            mapping("7000-8000", "r--p", "", 0, 0),
+            mapping("8000-9000", "r--s", "/shared", 0, 0),
+            mapping("9000-a000", "r--p", "/doorstep", 0, 4),
         ];
         assert_eq!(droppable(&smaps.concat()), [0x1000..0x3000, 0x3000..0x4000]);
     }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::{complain, print};
 use crate::node::remedy::{self, Cure, Order, Remedy, random_fully};
 use crate::node::{self, Event, Kept, Reconciler};
 
@@ -15,14 +16,14 @@ pub fn run(order: &Order) -> i32 {
     }
     let log = crate::logging::start();
     if let Err(error) = &log {
-        eprintln!("doorstep: there will be no log: {error}");
+        complain(format_args!("doorstep: there will be no log: {error}"));
     }
     match serve(order) {
         Ok(()) => 0,
         Err(message) => {
             // After what was logged before.
             drop(log);
-            eprintln!("doorstep: {message}");
+            complain(format_args!("doorstep: {message}"));
             1
         }
     }
@@ -31,9 +32,9 @@ pub fn run(order: &Order) -> i32 {
 /// Says which rules lack the flag; the log would keep standard output to itself.
 fn report() -> i32 {
     match random_fully::lacking() {
-        Ok(found) => print!("{}", random_fully::report(&found)),
+        Ok(found) => print(random_fully::report(&found)),
         Err(error) => {
-            eprintln!("doorstep: remedy random-fully: {error}");
+            complain(format_args!("doorstep: remedy random-fully: {error}"));
             return 1;
         }
     }

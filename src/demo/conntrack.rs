@@ -1,20 +1,23 @@
 //! What the kernel's connection tracking remembers, and what the notrack rules spared it.
 
-use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_netfilter::NetfilterMessageInner;
-use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple,
 };
 use netlink_packet_netfilter::nftables::{
-    ExpressionAttribute, Expressions, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
+    ExpressionAttribute, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 
-use super::netfilter::Netfilter;
 use super::{DemoError, Namespace};
-use crate::node::nftables::survey::attribute;
+use crate::node::netlink::{self, Connection};
+use crate::node::nftables::survey::{attribute, expression};
+
+/// What is asked, in errors; [`DemoError`] tells what for.
+pub(super) const NETFILTER: &str = "netfilter";
 
 /// One tracked flow, in the direction of its first packet, before any NAT.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,51 +54,57 @@ pub struct NotrackRules {
 
 /// The UDP and TCP entries with port 53 at either end, IPv4 and IPv6.
 pub fn dns_entries(node: &Namespace) -> Result<Vec<Entry>, DemoError> {
-    let entries = node
-        .run(|| Netfilter::open()?.dump(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(Vec::new())))?;
-    let entries = entries.map_err(failed("read the conntrack table (is nf_conntrack_netlink there?)"))?;
-    let entries = entries.iter().filter_map(entry);
-    Ok(entries.filter(|entry| [entry.source_port, entry.destination_port].contains(&53)).collect())
+    let step = "read the conntrack table (is nf_conntrack_netlink there?)";
+    let all = any_family(ConntrackMessage::Get(Vec::new()));
+    let entries = with_netfilter(node, step, |netfilter| netfilter.dump_picked(NETFILTER, all, entry))?;
+    Ok(entries
+        .into_iter()
+        .filter(|entry| [entry.source_port, entry.destination_port].contains(&53))
+        .collect())
 }
 
 /// Forgets every entry, IPv4 and IPv6.
 pub fn flush(node: &Namespace) -> Result<(), DemoError> {
-    node.run(|| {
-        let everything = ConntrackMessage::Delete(Vec::new());
-        Netfilter::open()?.request(NetfilterProtoFamily::Unspec, everything)
-    })?
-    .map_err(failed("empty the conntrack table"))
+    let step = "empty the conntrack table";
+    let everything = any_family(ConntrackMessage::Delete(Vec::new()));
+    with_netfilter(node, step, |netfilter| netfilter.request(NETFILTER, everything, 0).map(drop))
 }
 
 /// Counts the notrack rules of every table and their packets.
 pub fn notrack_rules(node: &Namespace) -> Result<NotrackRules, DemoError> {
-    let rules = node.run(|| {
-        let all = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
-        Netfilter::open()?.dump(NetfilterProtoFamily::Unspec, all)
-    })?;
-    let rules = rules.map_err(failed("list the nf_tables rules"))?;
-    let mut total = NotrackRules::default();
-    for rule in &rules {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = rule else {
-            continue;
+    let step = "list the nf_tables rules";
+    let all = any_family(NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() }));
+    let counted = |message: NetfilterMessage| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else {
+            return None;
         };
-        let expressions = expressions(rule);
-        if expressions.iter().any(spares_tracking) {
-            total.rules += 1;
-            if let Some(packets) = expressions.iter().find_map(packets) {
-                *total.packets.get_or_insert(0) += packets;
-            }
-        }
-    }
-    Ok(total)
+        let list = rule.attributes.into_iter().find_map(|attribute| match attribute {
+            RuleAttribute::Expressions(list) => Some(list),
+            _ => None,
+        })?;
+        list.iter().any(spares_tracking).then(|| list.iter().find_map(packets))
+    };
+    let found = with_netfilter(node, step, |netfilter| netfilter.dump_picked(NETFILTER, all, counted))?;
+    let packets = found.iter().flatten().copied().reduce(|sum, packets| sum + packets);
+    Ok(NotrackRules { rules: found.len(), packets })
 }
 
-fn failed(step: &'static str) -> impl FnOnce(io::Error) -> DemoError {
-    move |source| DemoError::Netfilter { step, source }
+/// Works on a netfilter socket of the node's.
+pub(super) fn with_netfilter<T: Send>(
+    node: &Namespace,
+    step: &'static str,
+    work: impl FnOnce(&mut Connection) -> Result<T, netlink::Error> + Send,
+) -> Result<T, DemoError> {
+    let done = node.run(|| Connection::netfilter().and_then(|mut netfilter| work(&mut netfilter)))?;
+    done.map_err(|source| DemoError::Netfilter { step, source })
 }
 
-fn entry(message: &NetfilterMessageInner) -> Option<Entry> {
-    let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message else {
+fn any_family(message: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0), message)
+}
+
+fn entry(message: NetfilterMessage) -> Option<Entry> {
+    let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &message.inner else {
         return None;
     };
     let original = attributes.iter().find_map(|attribute| match attribute {
@@ -130,46 +139,16 @@ fn entry(message: &NetfilterMessageInner) -> Option<Entry> {
     })
 }
 
-fn expressions(rule: &RuleMessage) -> Vec<(&str, &Expressions)> {
-    let lists = rule.attributes.iter().filter_map(|attribute| match attribute {
-        RuleAttribute::Expressions(list) => Some(list),
-        _ => None,
-    });
-    lists.flatten().filter_map(named).collect()
-}
-
-fn named(element: &ListAttribute<ExpressionAttribute>) -> Option<(&str, &Expressions)> {
-    let ListAttribute::Element(parts) = element else {
-        return None;
-    };
-    let name = parts.iter().find_map(|part| match part {
-        ExpressionAttribute::Name(name) => Some(name.as_str()),
-        _ => None,
-    })?;
-    let data = parts.iter().find_map(|part| match part {
-        ExpressionAttribute::Data(data) => Some(data),
-        _ => None,
-    });
-    // notrack carries no data at all.
-    static NOTHING: Expressions = Expressions::Unknown(Vec::new());
-    Some((name, data.unwrap_or(&NOTHING)))
-}
-
 /// `notrack`, or the `target` expression by which iptables-nft embeds `-j CT` and `-j NOTRACK`.
-fn spares_tracking((name, data): &(&str, &Expressions)) -> bool {
+fn spares_tracking(element: &ListAttribute<ExpressionAttribute>) -> bool {
     const TARGET_NAME: u16 = 1;
-    match *name {
-        "notrack" => true,
-        "target" => attribute(data, TARGET_NAME).is_some_and(|name| name == b"CT\0" || name == b"NOTRACK\0"),
-        _ => false,
-    }
+    let target = expression(element, "target").flatten().and_then(|data| attribute(data, TARGET_NAME));
+    let is_it = target.is_some_and(|name| name == b"CT\0" || name == b"NOTRACK\0");
+    is_it || expression(element, "notrack").is_some()
 }
 
-fn packets((name, data): &(&str, &Expressions)) -> Option<u64> {
+fn packets(element: &ListAttribute<ExpressionAttribute>) -> Option<u64> {
     const COUNTER_PACKETS: u16 = 2;
-    if *name != "counter" {
-        return None;
-    }
-    let value = attribute(data, COUNTER_PACKETS)?;
+    let value = attribute(expression(element, "counter")??, COUNTER_PACKETS)?;
     Some(u64::from_be_bytes(value.try_into().ok()?))
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::node::netlink;
+
 /// A failed step of the demonstration. What became of the queries is never an error: see
 /// [`Report::failures`](super::Report::failures).
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +17,7 @@ pub enum DemoError {
     #[error(
         "the demo builds network namespaces: run it as root (`sudo doorstep demo`), or let users make \
          namespaces of their own (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
-         kernel.apparmor_restrict_unprivileged_userns): {action}: {source}"
+         kernel.apparmor_restrict_unprivileged_userns): {action}"
     )]
     NoUserNamespace {
         /// The step that failed, as an infinitive.
@@ -50,7 +52,7 @@ pub enum DemoError {
         /// The step, as an infinitive.
         step: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        source: netlink::Error,
     },
     /// Anything else that the operating system refused.
     #[error("cannot {step}")]

@@ -7,17 +7,19 @@
 
 use std::net::Ipv4Addr;
 
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, Expressions, Hook, HookNumber, InetHookNumber,
     ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementAttribute,
     SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage,
 };
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
+use super::conntrack::{NETFILTER, with_netfilter};
 use super::expressions::{
     destination_is, dnat, goto, is_marked, jump, look_up_random, look_up_service, masquerade, one_in,
     service_is, set_mark, source_is_not_in,
 };
-use super::netfilter::Netfilter;
 use super::network::{KUBE_DNS_PODS, KUBE_DNS_VIP, UPSTREAM_VIP};
 use super::{DemoError, Namespace};
 
@@ -85,10 +87,11 @@ impl Default for ServiceRules {
 
 /// Puts the rules in the place of those before, in one transaction; they end with the node's namespace.
 pub(super) fn install(node: &Namespace, rules: ServiceRules) -> Result<(), DemoError> {
-    node.run(|| Netfilter::open()?.change_all(ruleset(rules)))?.map_err(|source| DemoError::Netfilter {
-        step: "install the Service rules (is nf_tables with nat and numgen in this kernel?)",
-        source,
-    })
+    let step = "install the Service rules (is nf_tables with nat and numgen in this kernel?)";
+    let header = || NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+    let message = |change| (NetfilterMessage::new(header(), change), NLM_F_CREATE | NLM_F_APPEND);
+    let changes = ruleset(rules).into_iter().map(message).collect();
+    with_netfilter(node, step, |netfilter| netfilter.transaction(NETFILTER, changes))
 }
 
 fn ruleset(rules: ServiceRules) -> Vec<NfTablesMessage> {

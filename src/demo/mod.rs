@@ -15,7 +15,6 @@ mod kube_dns;
 mod kube_proxy;
 mod lab;
 mod namespace;
-mod netfilter;
 pub mod network;
 mod processor_time;
 mod program;

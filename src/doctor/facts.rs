@@ -1,9 +1,14 @@
 //! What a node shows, as plain values. What is `None` or empty is not there, or is named in
 //! [`Facts::unread`].
 
+mod kube_proxy;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::node::rules::{Chain, Direction, Protocol, Rule, Verdict};
+
+pub use kube_proxy::KubeProxy;
 
 /// Everything that the checks look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Facts {
     pub addresses: Vec<IpAddr>,
     /// Processes of Doorstep or node-cache in the node's network namespace.
     pub caches: Vec<Process>,
+    /// The largest answer over UDP that the cache's Corefile allows, in octets; `None`: as large as clients accept.
+    pub largest_answer: Option<u32>,
     /// Doorstep's remedies that run, such as `rps`.
     pub remedies: Vec<String>,
     /// Sockets that wait on a port that the cache uses.
@@ -35,7 +42,7 @@ pub struct Facts {
     /// The rules for the cache that are in the kernel: in Doorstep's nftables table, and in iptables with
     /// node-cache's comment.
     pub rules: Vec<LiveRule>,
-    /// Virtual services of IPVS on port 53.
+    /// Virtual services of IPVS on UDP port 53.
     pub ipvs: Vec<IpAddr>,
     /// What kubelet tells pods to ask.
     pub cluster_dns: Vec<IpAddr>,
@@ -97,10 +104,8 @@ pub struct Sample {
     pub conntrack: Option<Conntrack>,
     /// UDP of the node itself, both families.
     pub udp: Option<Udp>,
-    /// Datagrams to pods on ports where nobody waits for them.
-    pub pods_no_ports: u64,
-    /// Datagrams to pods with a wrong checksum.
-    pub pods_checksum_errors: u64,
+    /// The same of each pod's, by the process that stands for it.
+    pub pods: BTreeMap<u32, Udp>,
     /// Packets that [`Facts::rules`] kept out of conntrack on their way in.
     pub spared: u64,
     /// The process that holds the xtables lock.
@@ -251,47 +256,7 @@ pub struct Answer {
     pub outcome: Result<(u16, String), String>,
 }
 
-/// How services become pods' addresses here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KubeProxy {
-    /// Chains in iptables.
-    Iptables,
-    /// A table of its own in nftables.
-    Nftables,
-    /// Virtual servers in the kernel.
-    Ipvs,
-    /// Cilium without kube-proxy, or something like it.
-    Cilium,
-}
-
-impl KubeProxy {
-    /// For people and machines.
-    pub fn name(self) -> &'static str {
-        match self {
-            KubeProxy::Iptables => "iptables",
-            KubeProxy::Nftables => "nftables",
-            KubeProxy::Ipvs => "ipvs",
-            KubeProxy::Cilium => "cilium-like",
-        }
-    }
-}
-
 impl Facts {
-    /// How services become pods' addresses; `None`: nothing on this node shows it.
-    pub fn kube_proxy(&self) -> Option<KubeProxy> {
-        // In IPVS mode kube-proxy has chains in iptables too.
-        if !self.ipvs.is_empty() || self.link("kube-ipvs0").is_some() {
-            return Some(KubeProxy::Ipvs);
-        }
-        if self.nft_tables.iter().any(|name| name == "kube-proxy") {
-            return Some(KubeProxy::Nftables);
-        }
-        if self.iptables.kube_proxy {
-            return Some(KubeProxy::Iptables);
-        }
-        self.links.iter().any(|link| link.name.starts_with("cilium_")).then_some(KubeProxy::Cilium)
-    }
-
     /// The link of this name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
@@ -303,6 +268,15 @@ impl Facts {
             return 0;
         };
         pick(last).zip(pick(first)).map_or(0, |(last, first)| last.saturating_sub(first))
+    }
+
+    /// How much what `pick` shows of UDP has grown between the readings, for the node and its pods. A pod that came
+    /// or went meanwhile does not count.
+    pub fn udp_growth(&self, pick: impl Fn(&Udp) -> u64) -> u64 {
+        let pods: BTreeSet<u32> =
+            self.samples.iter().flat_map(|sample| sample.pods.keys().copied()).collect();
+        let of_pods = pods.iter().map(|pod| self.growth(|sample| sample.pods.get(pod).map(&pick)));
+        self.growth(|sample| sample.udp.as_ref().map(&pick)) + of_pods.sum::<u64>()
     }
 
     /// The newest reading of conntrack.
@@ -351,7 +325,10 @@ impl Facts {
 
     /// Whether a cache serves here: its process is seen, or, from another process namespace, its socket.
     pub fn cache_runs(&self) -> bool {
-        let socket = |address: &IpAddr| self.dns_listeners(*address).any(|listener| listener.owner.is_none());
+        // A wildcard takes any address, but only those of the node get there.
+        let is_here = |address: &IpAddr| self.addresses.is_empty() || self.addresses.contains(address);
+        let hidden = |listener: &Listener| listener.owner.is_none();
+        let socket = |address: &IpAddr| is_here(address) && self.dns_listeners(*address).any(&hidden);
         !self.caches.is_empty() || self.wanted.local_ips.iter().any(socket)
     }
 

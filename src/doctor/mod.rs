@@ -48,19 +48,15 @@ impl Default for Options {
     }
 }
 
-/// Examines this machine, prints what was found and returns the exit status.
-pub fn run(options: &Options) -> i32 {
+/// Examines this machine. Returns what was found, to be printed, and the exit status.
+pub fn run(options: &Options) -> (String, i32) {
     let machine = Machine { root: PathBuf::from("/") };
     let pause = || std::thread::sleep(options.interval);
     let pause: Option<&dyn Fn()> = if options.interval.is_zero() { None } else { Some(&pause) };
     let facts = gather::gather(&machine, options, pause);
     let findings = diagnose(&facts);
-    if options.json {
-        println!("{}", json(&facts, &findings));
-    } else {
-        print!("{}", text(&facts, &findings));
-    }
-    exit_status(&findings)
+    let found = if options.json { format!("{}\n", json(&facts, &findings)) } else { text(&facts, &findings) };
+    (found, exit_status(&findings))
 }
 
 /// Runs every check; the gravest findings first, otherwise in the order of the checks.

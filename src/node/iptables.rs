@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::command;
-use super::rules::{Rule, RuleSet, Table};
+use super::rules::{Rule, RuleSet};
 
 pub use saved::{Saved, SavedRule};
 
@@ -16,8 +16,8 @@ pub use saved::{Saved, SavedRule};
 const LIMIT: Duration = Duration::from_secs(15);
 /// Untracked packets fail a firewall's rule for established ones: they are accepted before tracking
 /// ends, and tracked again before they are no longer accepted.
-const INSERT_ORDER: [Table; 2] = [Table::Filter, Table::Raw];
-const DELETE_ORDER: [Table; 2] = [Table::Raw, Table::Filter];
+const INSERT_ORDER: &[&str] = &["filter", "raw"];
+const DELETE_ORDER: &[&str] = &["raw", "filter", "nat"];
 /// A rule that vanishes between reading and deleting fails the whole transaction: read again.
 const ATTEMPTS: usize = 3;
 
@@ -115,7 +115,7 @@ pub fn install(rules: &RuleSet) -> Result<usize, Error> {
         }
         let missing = read(family)?.missing(&wanted);
         restore(family, INSERT_ORDER, |table| {
-            let of_table = missing.iter().filter(|rule| rule.table == table);
+            let of_table = missing.iter().filter(|rule| rule.table.iptables() == table);
             of_table.map(|rule| format!("-I {}", rule.iptables())).collect()
         })?;
         inserted += missing.len();
@@ -135,13 +135,13 @@ pub fn remove(rules: &RuleSet) -> Result<usize, Error> {
     Ok(deleted)
 }
 
-/// Deletes what `select` picks, in one transaction.
-fn delete(family: Family, select: impl Fn(&Saved) -> Vec<SavedRule>) -> Result<usize, Error> {
+/// Deletes what `select` picks, one transaction per table. Returns how many there were.
+pub(super) fn delete(family: Family, select: impl Fn(&Saved) -> Vec<SavedRule>) -> Result<usize, Error> {
     let mut attempt = 1;
     loop {
         let doomed = select(&read(family)?);
         let outcome = restore(family, DELETE_ORDER, |table| {
-            let of_table = doomed.iter().filter(|rule| rule.table == table.iptables());
+            let of_table = doomed.iter().filter(|rule| rule.table == table);
             of_table.map(|rule| format!("-D {}", rule.text)).collect()
         });
         match outcome {
@@ -183,13 +183,12 @@ pub fn remove_commented(family: Family) -> Result<usize, Error> {
 }
 
 /// Applies the lines of each table in one run, one transaction per table; other rules stay.
-fn restore(family: Family, order: [Table; 2], lines: impl Fn(Table) -> Vec<String>) -> Result<(), Error> {
+fn restore(family: Family, order: &[&str], lines: impl Fn(&str) -> Vec<String>) -> Result<(), Error> {
     let mut script = String::new();
     for table in order {
         let lines = lines(table);
         if !lines.is_empty() {
-            let name = table.iptables();
-            script.push_str(&format!("*{name}\n{}\nCOMMIT\n", lines.join("\n")));
+            script.push_str(&format!("*{table}\n{}\nCOMMIT\n", lines.join("\n")));
         }
     }
     if script.is_empty() {

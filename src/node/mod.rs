@@ -18,6 +18,7 @@
 mod capability;
 pub mod command;
 mod config;
+pub mod conntrack;
 pub mod detect;
 mod error;
 pub mod iptables;

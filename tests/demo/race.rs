@@ -60,3 +60,12 @@ fn silence_is_a_loss() {
     assert_eq!((silent.lost, silent.wrong, silent.past_5s), (4, 0, 4));
     assert_eq!(cluster.queries().udp, 8, "each was asked twice");
 }
+
+#[test]
+fn what_went_wrong_is_told_with_its_cause() {
+    let mut doorstep = std::process::Command::new(env!("CARGO_BIN_EXE_doorstep"));
+    let output = doorstep.args(["demo", "race", "192.0.2.1", "--pod", "no-such-pod"]).output().expect("run");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{told}");
+    assert!(told.contains("network namespace `no-such-pod`: cannot find it: No such file"), "{told}");
+}

@@ -36,6 +36,31 @@ fn help_tells_flags_and_status() {
     assert!(text(&run(DOORSTEP, &["-help"]).stdout).contains("\n  doctor "));
 }
 
+/// What was found does not depend on who reads it.
+#[test]
+fn standard_output_may_be_full_or_closed() {
+    for (words, output, status, told) in [
+        ("doctor -interval 0 -localip 192.0.2.9", "full", "0", "standard output: No space left"),
+        ("doctor -interval 0 -localip 192.0.2.9", "closed", "0", ""),
+        ("doctor -help", "full", "0", "standard output: No space left"),
+        ("doctor -help", "closed", "0", ""),
+        ("doctor -bogus 2>&1", "closed", "64", ""),
+        ("demo -bogus 2>&1", "closed", "2", ""),
+    ] {
+        // The reader is gone before anything is written.
+        let shell = match output {
+            "full" => format!("{DOORSTEP} {words} >/dev/full; echo status $? >&2"),
+            _ => format!("(sleep 0.1; {DOORSTEP} {words}; echo status $? >&3) 3>&2 | true"),
+        };
+        let errors = text(&run("unshare", &["--net", "sh", "-c", &shell]).stderr);
+        assert!(
+            errors.ends_with(&format!("status {status}\n")) && errors.contains(told),
+            "{shell}: {errors}"
+        );
+        assert_eq!(errors.lines().count(), if told.is_empty() { 1 } else { 2 }, "{shell}: {errors}");
+    }
+}
+
 #[test]
 fn json_is_json_in_either_spelling() {
     for flags in [["-json", "-interval=0"], ["--json", "--interval=0s"], ["-json=true", "-interval=10ms"]] {

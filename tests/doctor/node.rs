@@ -8,6 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use doorstep::node::Kept;
+use doorstep::node::remedy::Remedy;
+use doorstep::node::remedy::random_fully::RandomFully;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -276,8 +279,12 @@ fn masquerade_without_random_fully() {
         run("nft add rule inet cni post ip saddr 10.244.0.0/16 masquerade");
         let found = once();
         found.has("masquerade-not-random", "note", "nat POSTROUTING -s 10.244.0.0/16 -j MASQUERADE");
-        found.has("masquerade-not-random", "note", "nftables table cni, chain post");
+        found.has("masquerade-not-random", "note", "nftables table inet cni, chain post, handle ");
         assert_eq!(found.status, 0);
+        let mut remedy = RandomFully::new();
+        assert!(remedy.reconcile().is_none());
+        assert!(once().findings.is_empty(), "cured");
+        assert!(remedy.undo().is_empty());
         run("iptables -t nat -F; iptables -t nat -A POSTROUTING -j MASQUERADE --random-fully");
         run("nft flush chain inet cni post; nft add rule inet cni post masquerade fully-random");
         assert!(once().findings.is_empty());

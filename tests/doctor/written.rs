@@ -173,7 +173,7 @@ fn the_healthy_machine_is_read_whole() {
     let conntrack = facts.conntrack().unwrap();
     assert_eq!((conntrack.clash_resolve, conntrack.insert_failed, conntrack.max), (Some(6), 2, 262144));
     assert_eq!(facts.samples[0].udp.unwrap().no_ports, 7);
-    assert_eq!((facts.samples[0].pods_no_ports, facts.samples[0].spared), (7, 160));
+    assert_eq!((facts.samples[0].pods[&20].no_ports, facts.samples[0].spared), (7, 160));
     assert_eq!(facts.entries.map(|entries| (entries.all, entries.dns, entries.local)), Some((2, 1, 0)));
     assert_eq!((facts.cluster_dns.len(), facts.kube_dns.len(), facts.addresses.len()), (1, 1, 4));
     assert_eq!(facts.dummy_driver, Some(true));

@@ -124,6 +124,26 @@ fn what_a_remedy_cannot_do_without_is_said() {
     });
 }
 
+/// As in Doorstep's own image, on a node whose rules others write with iptables.
+#[test]
+fn what_could_not_be_looked_at_is_not_called_well() {
+    isolated(|| {
+        run("iptables -t nat -A POSTROUTING -j MASQUERADE");
+        let without = ["env", "PATH=/nowhere", DOORSTEP, "remedy"];
+        let mut report = Program::start(&[&without[..], &["random-fully"]].concat());
+        assert_eq!(report.status(), 0, "{}", report.says());
+        assert!(report.says().contains("No iptables-save in PATH"), "{}", report.says());
+        assert!(!report.says().contains("Every"), "{}", report.says());
+        let apply = Program::start(&[&without[..], &["random-fully", "-apply"]].concat());
+        apply.wait_for("random-fully is in place");
+        assert!(apply.says().contains("no iptables-save in PATH: rules"), "{}", apply.says());
+        // Nor is a link that is not there.
+        let named = Program::start(&[DOORSTEP, "remedy", "aaaa-delay", "-delay=0s", "-links=eth7,cali*"]);
+        named.wait_for("aaaa-delay is in place");
+        assert!(named.says().contains("no link is called eth7 or cali*"), "{}", named.says());
+    });
+}
+
 #[test]
 fn teardown_takes_what_killed_remedies_left() {
     isolated(|| {
@@ -141,6 +161,28 @@ fn teardown_takes_what_killed_remedies_left() {
         assert_ne!(links(), before);
         run(&format!("{DOORSTEP} teardown"));
         assert_eq!(links(), before);
+    });
+}
+
+/// kube-proxy and CNI plugins write their chains anew whenever they like.
+#[test]
+fn a_rule_that_goes_while_it_is_removed_keeps_no_other() {
+    isolated(|| {
+        run("iptables -t nat -N CNI; iptables -t nat -A POSTROUTING -j CNI; iptables -t nat -A CNI -j MASQUERADE
+             iptables -t nat -A POSTROUTING -s 10.244.0.0/24 -j MASQUERADE");
+        let program = Program::start(&[DOORSTEP, "remedy", "random-fully", "-apply"]);
+        program.wait_for("random-fully is in place");
+        program.signal(Signal::KILL);
+        // Between what is read and what is written, once, the chain is emptied.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        run(&format!(
+            "printf '#!/bin/sh\\nmkdir {path}/once 2>/dev/null && iptables -t nat -F CNI
+             PATH=${{PATH#*:}} exec iptables-restore \"$@\"\\n' >{path}/iptables-restore
+             chmod +x {path}/iptables-restore; PATH={path}:$PATH {DOORSTEP} teardown"
+        ));
+        let left = run("iptables-save");
+        assert!(folder.path().join("once").exists() && !left.contains("random-fully"), "{left}");
     });
 }
 

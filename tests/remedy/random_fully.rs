@@ -4,7 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use doorstep::node::remedy::random_fully::{RandomFully, lacking, report};
+use doorstep::node::remedy::random_fully::{Found, RandomFully, lacking, report};
 use doorstep::node::remedy::{Remedy, clean};
 use doorstep::node::{Kept, Reconciler};
 
@@ -31,10 +31,10 @@ fn rules() {
 #[test]
 fn every_rule_without_the_flag_is_reported() {
     isolated(|| {
-        assert_eq!(lacking().unwrap(), []);
+        assert_eq!(lacking().unwrap(), Found::default());
         rules();
         let found = lacking().unwrap();
-        assert_eq!(found.len(), 5, "{found:#?}");
+        assert_eq!(found.lacking.len(), 5, "{found:#?}");
         let text = report(&found);
         for part in
             ["5 MASQUERADE", "iptables: KUBE-POSTROUTING -p udp", "ip6tables: POSTROUTING", "inet flannel"]
@@ -68,6 +68,28 @@ fn ours_stand_before_theirs_and_go() {
         assert!(remedy.reconcile().is_none());
         assert_eq!(listing(), (iptables, nft), "the second time nothing is touched");
         assert_eq!(format!("{:?}", remedy.undo()), "[]");
+        assert_eq!(listing(), before);
+    });
+}
+
+/// What distributions' nftables.conf calls `ip nat` is not iptables' table of that name.
+#[test]
+fn a_table_that_is_called_nat_and_a_range_of_ports() {
+    isolated(|| {
+        run("nft 'table ip nat { chain postrouting { type nat hook postrouting priority srcnat;
+                ip saddr 10.9.0.0/16 masquerade; meta l4proto udp masquerade to :1024-2047; }; }'");
+        let listing = || run("nft list table ip nat");
+        let before = listing();
+        assert_eq!(lacking().unwrap().lacking.len(), 2, "{:?}", lacking());
+        let mut remedy = RandomFully::new();
+        assert!(remedy.reconcile().is_none());
+        let after = listing();
+        let ours: Vec<&str> = after.lines().filter(|line| line.contains("remedy random-fully")).collect();
+        assert_eq!(ours.len(), 2, "{after}");
+        assert!(ours[1].contains("masquerade to :1024-2047 fully-random"), "{after}");
+        assert!(remedy.reconcile().is_none());
+        assert_eq!(listing(), after, "the second time nothing is touched");
+        assert!(remedy.undo().is_empty());
         assert_eq!(listing(), before);
     });
 }

@@ -66,6 +66,42 @@ fn pods_links_get_the_mask_and_their_own_back() {
 }
 
 #[test]
+fn a_link_that_is_renamed_gets_its_own_mask_back() {
+    isolated(|| {
+        let pod = Pod::start(1);
+        let sys = Sys::mount();
+        let mut remedy = rps(&sys.0, Config::default());
+        assert!(remedy.reconcile().is_none());
+        run(&format!("ip link set {} name cali1", pod.link));
+        assert!(remedy.reconcile().is_none());
+        assert_ne!(sys.mask("cali1"), 0);
+        assert!(remedy.undo().is_empty());
+        assert_eq!(sys.mask("cali1"), 0);
+    });
+}
+
+/// `nsenter --net` brings no sysfs along: what it shows is not this node's.
+#[test]
+fn the_sysfs_of_another_namespace_is_not_written_to() {
+    isolated(|| {
+        let _pod = Pod::start(1);
+        let sys = Sys::mount();
+        isolated(move || {
+            // The pod there has another index.
+            run(
+                "ip link add first type bridge; ip link add second type bridge; ip link add third type bridge",
+            );
+            let pod = Pod::start(1);
+            let mut remedy = rps(&sys.0, Config::default());
+            let errors = remedy.reconcile().errors;
+            assert_eq!(errors.len(), 1);
+            assert!(errors[0].to_string().contains("another network namespace"), "{}", errors[0]);
+            assert_eq!(sys.mask(&pod.link), 0);
+        });
+    });
+}
+
+#[test]
 fn a_new_pods_link_gets_the_mask_at_once() {
     isolated(|| {
         let sys = Sys::mount();

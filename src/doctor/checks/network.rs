@@ -4,8 +4,9 @@ use super::super::facts::{Facts, KubeProxy, Link, VETH, VXLAN};
 use super::Severity::{Note, Warning};
 use super::{Check, Symptom, some_lines, symptom};
 
-/// The largest answer over UDP, with its UDP and IPv6 headers: what must pass in one packet (RFC 9715).
-const LARGEST: u32 = 1232 + 8 + 40;
+/// The largest answer over UDP that clients accept as a rule (RFC 9715), and its UDP and IPv6 headers.
+const USUAL: u32 = 1232;
+const HEADERS: u32 = 8 + 40;
 
 pub const CHECKS: &[Check] = &[
     Check {
@@ -55,14 +56,16 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         id: "mtu-below-edns",
-        headline: "A link is too narrow for the answers that clients accept",
-        meaning: "An answer of 1232 octets, the usual EDNS size, needs 1280 with its headers. On this link it is cut \
-            into fragments, which firewalls like to drop.",
+        headline: "A link is too narrow for the largest answers",
+        meaning: "An answer of the size that `bufsize` allows, else of 1232 octets, the usual EDNS size, takes 48 more \
+            with its headers. On this link it is cut into fragments, which firewalls like to drop.",
         remedy: "Raise the MTU, or lower `bufsize` in the Corefile to the MTU less 48.",
         examine: |facts| {
-            let narrow =
-                facts.links.iter().filter(|link| link.is_up && link.name != "lo" && link.mtu < LARGEST);
-            some_lines(Warning, narrow.map(|link| format!("{} has an MTU of {}", link.name, link.mtu)))
+            let largest = facts.largest_answer.unwrap_or(USUAL);
+            let narrow = |link: &&Link| link.is_up && link.name != "lo" && link.mtu < largest + HEADERS;
+            let line =
+                |link: &Link| format!("{} has an MTU of {}, answers up to {largest}", link.name, link.mtu);
+            some_lines(Warning, facts.links.iter().filter(narrow).map(line))
         },
     },
     Check {
@@ -96,7 +99,7 @@ fn rps_off(facts: &Facts) -> Option<Symptom> {
 }
 
 fn vxlan_checksum(facts: &Facts) -> Option<Symptom> {
-    let wrong = facts.growth(|sample| Some(sample.pods_checksum_errors + sample.udp?.checksum_errors));
+    let wrong = facts.udp_growth(|udp| udp.checksum_errors);
     let old = facts.kernel.as_ref().is_some_and(|kernel| kernel.version < (5, 7));
     let suspects = |link: &&Link| link.kind == VXLAN && link.checksum_offload != Some(false);
     if wrong == 0 && !old {

@@ -19,10 +19,9 @@ pub const CHECKS: &[Check] = &[
         examine: |facts| {
             clashes(facts).filter(|_| strays(facts) > 0).and_then(|clashes| {
                 let strays = strays(facts);
-                symptom(
-                    Critical,
-                    format!("clash_resolve grew by {clashes}, UDP NoPorts of node and pods by {strays}"),
-                )
+                let seen =
+                    format!("clash_resolve grew by {clashes}, UDP NoPorts of node and pods by {strays}");
+                symptom(Critical, seen + whose(facts))
             })
         },
     },
@@ -33,9 +32,9 @@ pub const CHECKS: &[Check] = &[
             any counter that says so.",
         remedy: DEPLOY,
         examine: |facts| {
-            clashes(facts)
-                .filter(|_| strays(facts) == 0)
-                .and_then(|clashes| symptom(Warning, format!("clash_resolve grew by {clashes}")))
+            clashes(facts).filter(|_| strays(facts) == 0).and_then(|clashes| {
+                symptom(Warning, format!("clash_resolve grew by {clashes}") + whose(facts))
+            })
         },
     },
     Check {
@@ -70,8 +69,16 @@ fn clashes(facts: &Facts) -> Option<u64> {
     Some(facts.growth(|sample| sample.conntrack?.clash_resolve)).filter(|&clashes| clashes > 0)
 }
 
+/// Clashes are counted for every flow, not for DNS alone.
+fn whose(facts: &Facts) -> &'static str {
+    match facts.is_protected() {
+        true => "\nwhat pods are told to ask is exempt: these are of pods that ask elsewhere, or not of DNS",
+        false => "",
+    }
+}
+
 fn strays(facts: &Facts) -> u64 {
-    facts.growth(|sample| Some(sample.pods_no_ports)) + facts.growth(|sample| Some(sample.udp?.no_ports))
+    facts.udp_growth(|udp| udp.no_ports)
 }
 
 fn dropped(facts: &Facts) -> Option<Symptom> {

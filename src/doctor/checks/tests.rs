@@ -45,8 +45,7 @@ fn sample() -> Sample {
             max: 1000,
         }),
         udp: Some(Udp { no_ports: 5, receive_buffer_errors: 5, checksum_errors: 5 }),
-        pods_no_ports: 4,
-        pods_checksum_errors: 4,
+        pods: [20, 21].map(|pid| (pid, Udp { no_ports: 4, checksum_errors: 4, ..Udp::default() })).into(),
         spared: 10,
         lock_holder: None,
     }
@@ -86,6 +85,7 @@ fn healthy() -> Facts {
         nft_tables: vec!["nodelocaldns".into()],
         rules: rules(&[LINK_LOCAL, VIP], true),
         ipvs: Vec::new(),
+        largest_answer: None,
         cluster_dns: vec![ip(VIP)],
         kube_dns: vec![ip(VIP)],
         resolv_conf: ResolvConf { servers: vec![ip("192.0.2.53")], ..ResolvConf::default() },
@@ -125,6 +125,10 @@ fn last(facts: &mut Facts) -> &mut Sample {
     facts.samples.last_mut().unwrap()
 }
 
+fn pod(facts: &mut Facts) -> &mut Udp {
+    last(facts).pods.get_mut(&20).unwrap()
+}
+
 fn conntrack(facts: &mut Facts) -> &mut Conntrack {
     last(facts).conntrack.as_mut().unwrap()
 }
@@ -154,7 +158,13 @@ type Fault = (&'static str, Severity, fn() -> Facts, Change);
 const FAULTS: &[Fault] = &[
     ("slow-answer-loss", Severity::Critical, healthy, |f| {
         conntrack(f).clash_resolve = Some(12);
-        last(f).pods_no_ports = 6;
+        pod(f).no_ports = 6;
+    }),
+    // A pod that ends takes its counts along.
+    ("slow-answer-loss", Severity::Critical, healthy, |f| {
+        conntrack(f).clash_resolve = Some(12);
+        pod(f).no_ports = 6;
+        last(f).pods.remove(&21);
     }),
     ("conntrack-race", Severity::Warning, healthy, |f| conntrack(f).clash_resolve = Some(12)),
     ("snat-collision", Severity::Critical, healthy, |f| {
@@ -188,7 +198,8 @@ const FAULTS: &[Fault] = &[
     ("leftover-rules", Severity::Warning, healthy, killed),
     ("leftover-link", Severity::Warning, healthy, killed),
     ("cache-absent", Severity::Warning, bare, |_| {}),
-    ("cache-absent", Severity::Note, bare, |f| f.remedies = vec!["rps".into()]),
+    ("cache-absent", Severity::Note, bare, |f| f.remedies = vec!["random-fully".into(), "rps".into()]),
+    ("cache-absent", Severity::Warning, bare, |f| f.remedies = vec!["random-fully".into()]),
     ("no-answer", Severity::Critical, healthy, |f| f.silent = vec![(ip(VIP), "refused".into())]),
     ("not-ready", Severity::Warning, healthy, |f| f.answers[0].outcome = Ok((503, "rules".into()))),
     ("not-ready", Severity::Critical, healthy, |f| f.answers[0].outcome = Err("timed out".into())),
@@ -235,13 +246,14 @@ const FAULTS: &[Fault] = &[
     ("rps-off", Severity::Warning, bare, |f| conntrack(f).clash_resolve = Some(12)),
     ("vxlan-checksum", Severity::Warning, healthy, |f| {
         f.links.push(Link { kind: VXLAN.into(), ..link("flannel.1") });
-        last(f).pods_checksum_errors = 5;
+        pod(f).checksum_errors = 5;
     }),
     ("vxlan-checksum", Severity::Warning, healthy, |f| {
         f.links.push(Link { kind: VXLAN.into(), checksum_offload: Some(true), ..link("flannel.1") });
         old(f, (5, 6));
     }),
     ("mtu-below-edns", Severity::Warning, healthy, |f| f.links[0].mtu = 1279),
+    ("mtu-below-edns", Severity::Warning, healthy, |f| f.largest_answer = Some(4096)),
     ("no-dummy-driver", Severity::Note, bare, |f| f.dummy_driver = Some(false)),
     ("kubelet-asks-elsewhere", Severity::Warning, healthy, |f| f.cluster_dns = vec![ip("10.96.0.99")]),
     ("pods-ask-elsewhere", Severity::Note, healthy, |f| f.pods[0].resolv_conf.servers = vec![ip("8.8.8.8")]),
@@ -334,6 +346,10 @@ fn what_is_no_fault() {
         ("VXLAN on a kernel that does it right", |f| {
             f.links.push(Link { kind: VXLAN.into(), checksum_offload: Some(true), ..link("flannel.1") });
         }),
+        ("a narrow link, and a Corefile that minds it", |f| {
+            f.links[0].mtu = 1200;
+            f.largest_answer = Some(1152);
+        }),
         ("a narrow link that is down", |f| f.links.push(Link { mtu: 576, is_up: false, ..link("x") })),
         ("a pod without ndots", |f| f.pods[0].resolv_conf.ndots = None),
         ("nothing known of the kernel", |f| {
@@ -359,6 +375,28 @@ fn what_is_no_fault() {
     let plain = Facts { iptables: Iptables::default(), cluster_dns: Vec::new(), pods: Vec::new(), ..bare() };
     assert_eq!(found(&plain), [], "a host that is no node");
     assert_eq!(found(&Facts::default()), []);
+}
+
+/// Whose it is cannot be seen, but the cache's address is not on this node.
+#[test]
+fn another_servers_wildcard_is_not_taken_for_the_cache() {
+    let mut facts = bare();
+    let expected = found(&facts);
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let hidden = Listener { owner: None, ..listener(protocol, "0.0.0.0", 53, (8, "dnsmasq")) };
+        facts.listeners.push(hidden);
+    }
+    assert_eq!(found(&facts), expected);
+}
+
+#[test]
+fn clashes_beside_a_cache_are_not_laid_to_its_queries() {
+    for (mut facts, exempt) in [(healthy(), true), (bare(), false)] {
+        conntrack(&mut facts).clash_resolve = Some(12);
+        let findings = diagnose(&facts);
+        let race = findings.iter().find(|finding| finding.id == "conntrack-race").unwrap();
+        assert_eq!(race.evidence.contains("is exempt"), exempt, "{}", race.evidence);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::super::facts::{Iptables, LiveRule};
 use super::{Host, Unread};
 use crate::node::iptables::SavedRule;
+use crate::node::remedy::random_fully;
 use crate::node::rules::COMMENT_PREFIX;
 
 /// What netfilter holds.
@@ -28,8 +29,7 @@ pub fn read(host: &dyn Host, unread: &mut Unread) -> Firewall {
             firewall.iptables.kube_proxy |= survey.kube_proxy_chains;
             let live = |(rule, packets)| LiveRule { rule, nftables: true, packets };
             firewall.rules.extend(survey.rules.into_iter().map(live));
-            let masquerade = survey.masquerade.into_iter();
-            let named = masquerade.map(|(table, chain)| format!("nftables table {table}, chain {chain}"));
+            let named = survey.masquerade.iter().map(|rule| format!("nftables {rule}"));
             firewall.iptables.masquerade.extend(named);
         }
         Err(why) => unread.note("nftables rules", &why),
@@ -61,6 +61,8 @@ fn add_family(firewall: &mut Firewall, host: &dyn Host, family: &str, unread: &m
 /// Line by line: a node of a large cluster prints megabytes.
 fn add_iptables(firewall: &mut Firewall, output: &str) {
     let mut table = "";
+    // Of `remedy random-fully` there is one right before the rule that it cures.
+    let mut cured = false;
     for line in output.lines() {
         let (packets, line) = uncounted(line);
         if let Some(name) = line.strip_prefix('*') {
@@ -75,6 +77,10 @@ fn add_iptables(firewall: &mut Firewall, output: &str) {
             }
         } else if let Some(text) = line.strip_prefix("-A ") {
             let rule = SavedRule { table: table.into(), text: text.into() };
+            if random_fully::lacks(&rule) && !cured {
+                firewall.iptables.masquerade.push(format!("{table} {text}"));
+            }
+            cured = random_fully::is_ours(&rule);
             add_rule(firewall, &rule, packets);
         }
     }
@@ -100,9 +106,6 @@ fn add_rule(firewall: &mut Firewall, saved: &SavedRule, packets: u64) {
     let dns = has("port 53 ") || saved.text.ends_with("port 53");
     let chain = saved.text.split(' ').next().unwrap_or_default();
     match saved.table.as_str() {
-        "nat" if has("-j MASQUERADE") && !has("--random-fully") => {
-            iptables.masquerade.push(format!("nat {}", saved.text));
-        }
         "nat" if chain == "KUBE-SERVICES" && dns && has("kube-dns") => {
             let address =
                 saved.text.split(" -d ").nth(1).and_then(|rest| rest.split(['/', ' ']).next()?.parse().ok());
@@ -130,27 +133,6 @@ fn add_rule(firewall: &mut Firewall, saved: &SavedRule, packets: u64) {
     }
 }
 
-/// Virtual services on port 53 (`UDP  0A60000A:0035 rr`).
-pub fn ipvs(host: &dyn Host) -> Vec<IpAddr> {
-    let text = host.text("/proc/net/ip_vs").unwrap_or_default();
-    let mut found: Vec<IpAddr> = text.lines().filter_map(virtual_service).collect();
-    found.dedup();
-    found
-}
-
-fn virtual_service(line: &str) -> Option<IpAddr> {
-    let mut words = line.split_whitespace();
-    let (protocol, service) = (words.next()?, words.next()?);
-    let (address, port) = service.rsplit_once(':')?;
-    if !matches!(protocol, "UDP" | "TCP") || port != "0035" {
-        return None;
-    }
-    match address.strip_prefix('[') {
-        Some(v6) => v6.trim_end_matches(']').parse().ok(),
-        None => u32::from_str_radix(address, 16).ok().map(|bits| IpAddr::from(bits.to_be_bytes())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,17 +152,5 @@ mod tests {
             "*nat\n:OUTPUT DROP [1:2]\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:X - [0:0]\n",
         );
         assert_eq!(firewall.iptables.drops, [("INPUT".into(), "its policy is DROP".into())]);
-    }
-
-    #[test]
-    fn virtual_services_on_port_53() {
-        let line = "UDP  0A60000A:0035 rr";
-        assert_eq!(virtual_service(line), Some("10.96.0.10".parse().unwrap()));
-        assert_eq!(
-            virtual_service("UDP  [fd00:0000:0000:0000:0000:0000:0000:000a]:0035 rr"),
-            Some("fd00::a".parse().unwrap())
-        );
-        assert_eq!(virtual_service("TCP  0A600001:01BB rr"), None);
-        assert_eq!(virtual_service("  -> 0AF4000B:0035      Masq    1      0          0"), None);
     }
 }

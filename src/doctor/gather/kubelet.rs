@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde_json::Value;
+
 use super::super::facts::Process;
 use super::{Host, Unread};
 
@@ -23,9 +25,14 @@ pub fn cluster_dns(host: &dyn Host, kubelet: Option<&Process>, unread: &mut Unre
     unread.take("kubelet's configuration", text).map(|text| parse(&text)).unwrap_or_default()
 }
 
-/// The addresses below `clusterDNS:`, in either of YAML's ways to write a list.
+/// The addresses below `clusterDNS:`, in either of YAML's ways to write a list, or in JSON, which is YAML as well.
 fn parse(text: &str) -> Vec<IpAddr> {
-    let mut lines = text.lines();
+    if let Ok(Value::Object(members)) = serde_json::from_str(text) {
+        let list = members.get("clusterDNS").and_then(Value::as_array).into_iter().flatten();
+        return list.filter_map(|address| address.as_str()?.parse().ok()).collect();
+    }
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim_end());
+    let mut lines = lines.filter(|line| !line.is_empty());
     let Some(first) = lines.find_map(|line| line.strip_prefix("clusterDNS:")) else {
         return Vec::new();
     };
@@ -45,6 +52,16 @@ mod tests {
         assert_eq!(parse("a: 1\nclusterDNS:\n- 10.96.0.10\nclusterDomain: cluster.local\n"), ten);
         assert_eq!(parse("clusterDNS:\n  - \"10.96.0.10\"\nb:\n  - 1.1.1.1\n"), ten);
         assert_eq!(parse("clusterDNS: ['10.96.0.10']\n"), ten);
+        assert_eq!(parse("clusterDNS: # of kube-dns\n# old: 10.96.0.9\n- 10.96.0.10 # new\n"), ten);
         assert_eq!(parse("clusterDomain: cluster.local\n"), Vec::<IpAddr>::new());
+    }
+
+    /// As Amazon's images have it.
+    #[test]
+    fn json_is_yaml_too() {
+        let text =
+            "{\n  \"kind\": \"KubeletConfiguration\",\n  \"clusterDNS\": [\n    \"10.96.0.10\"\n  ]\n}\n";
+        assert_eq!(parse(text), ["10.96.0.10".parse::<IpAddr>().unwrap()]);
+        assert_eq!(parse("{}"), Vec::<IpAddr>::new());
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the facts. What is not there is left out; what may not be read is named.
 
+mod corefile;
 mod firewall;
 mod host;
 mod kubelet;
@@ -17,6 +18,7 @@ pub use host::{Host, Machine};
 use super::Options;
 use super::facts::{Answer, Facts, Kernel, Listener, Process, Wanted};
 use crate::metrics::names::BUILD_INFO;
+use crate::node::remedy::ipvs_notrack::virtual_dns_servers;
 use crate::node::rules::Protocol;
 
 /// CoreDNS's `prometheus` and `ready`, and node-cache's own metrics.
@@ -38,7 +40,7 @@ pub fn gather(host: &dyn Host, options: &Options, pause: Option<&dyn Fn()>) -> F
     facts.pods = seen.pods;
     facts.cluster_dns = kubelet::cluster_dns(host, seen.kubelet.as_ref(), &mut unread);
     facts.resolv_conf = resolv_conf::read(host, "/etc/resolv.conf").unwrap_or_default();
-    facts.ipvs = firewall::ipvs(host);
+    facts.ipvs = virtual_dns_servers(&host.text("/proc/net/ip_vs").unwrap_or_default());
 
     let mut firewall = firewall::read(host, &mut unread);
     facts.samples.push(samples::sample(host, &facts.pods, &firewall.rules, &mut unread));
@@ -55,6 +57,7 @@ pub fn gather(host: &dyn Host, options: &Options, pause: Option<&dyn Fn()>) -> F
     facts.kube_dns = firewall.kube_dns;
 
     facts.wanted = wanted(options, &facts);
+    facts.largest_answer = corefile::largest_answer(host, facts.caches.first());
     let ports =
         [facts.wanted.dns_port, facts.wanted.health_port, READY_PORT, METRICS_PORTS[0], METRICS_PORTS[1]];
     facts.listeners = sockets::listeners(host, &ports, &mut unread);
@@ -112,7 +115,7 @@ fn wanted(options: &Options, facts: &Facts) -> Wanted {
     if let Some(name) = options.interface.clone().or_else(|| flag("interfacename")) {
         wanted.interface = name;
     }
-    if let Some(port) = options.dns_port.or_else(|| flag("dns.port")?.parse().ok()) {
+    if let Some(port) = options.dns_port.or_else(|| flag("dns.port").or_else(|| flag("p"))?.parse().ok()) {
         wanted.dns_port = port;
     }
     if let Some(port) = options.health_port.or_else(|| flag("health-port")?.parse().ok()) {
@@ -195,4 +198,19 @@ fn silent(host: &dyn Host, facts: &Facts) -> Vec<(IpAddr, String)> {
         })
     };
     facts.wanted.local_ips.iter().filter_map(ask).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_in_either_spelling() {
+        for (argument, port) in [("-dns.port=5353", 5353), ("-p=54", 54), ("--p=55", 55), ("-x", 53)] {
+            let arguments = vec!["/doorstep".into(), argument.into()];
+            let cache = Process { pid: 1, name: "doorstep".into(), arguments, outdated: false };
+            let facts = Facts { caches: vec![cache], ..Facts::default() };
+            assert_eq!(wanted(&Options::default(), &facts).dns_port, port, "{argument}");
+        }
+    }
 }

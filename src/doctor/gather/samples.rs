@@ -2,6 +2,7 @@
 
 use super::super::facts::{Conntrack, Entries, LiveRule, Pod, Sample, Udp, Wanted};
 use super::{Host, Unread};
+use crate::node::conntrack::counters;
 use crate::node::rules::{Chain, Direction};
 
 const STATISTICS: &str = "/proc/net/stat/nf_conntrack";
@@ -10,29 +11,21 @@ const XTABLES_LOCK: &str = "/run/xtables.lock";
 /// One reading; `rules` as they were read just before.
 pub fn sample(host: &dyn Host, pods: &[Pod], rules: &[LiveRule], unread: &mut Unread) -> Sample {
     let statistics = unread.take("conntrack's counters", host.text(STATISTICS));
-    let pods: Vec<Udp> = pods.iter().filter_map(|pod| udp(host, &format!("/proc/{}/net", pod.pid))).collect();
+    let pods = pods.iter().filter_map(|pod| Some((pod.pid, udp(host, &format!("/proc/{}/net", pod.pid))?)));
     let incoming =
         |live: &&LiveRule| (live.rule.chain, live.rule.direction) == (Chain::Prerouting, Direction::To);
     Sample {
         conntrack: statistics.and_then(|text| conntrack(host, &text)),
         udp: udp(host, "/proc/net"),
-        pods_no_ports: pods.iter().map(|udp| udp.no_ports).sum(),
-        pods_checksum_errors: pods.iter().map(|udp| udp.checksum_errors).sum(),
+        pods: pods.collect(),
         spared: rules.iter().filter(incoming).map(|live| live.packets).sum(),
         lock_holder: lock_holder(host),
     }
 }
 
 fn conntrack(host: &dyn Host, text: &str) -> Option<Conntrack> {
-    let mut lines = text.lines();
-    let names: Vec<&str> = lines.next()?.split_whitespace().collect();
-    let rows: Vec<Vec<u64>> = lines
-        .map(|line| line.split_whitespace().filter_map(|hex| u64::from_str_radix(hex, 16).ok()).collect())
-        .collect();
-    let sum = |name: &str| {
-        let column = names.iter().position(|known| *known == name)?;
-        Some(rows.iter().filter_map(|row: &Vec<u64>| row.get(column)).sum())
-    };
+    let counters = counters(text)?;
+    let sum = |name: &str| counters.get(name).copied();
     let setting = |name: &str| {
         let text = host.text(&format!("/proc/sys/net/netfilter/{name}")).ok()?;
         text.trim().parse().ok()
@@ -42,7 +35,6 @@ fn conntrack(host: &dyn Host, text: &str) -> Option<Conntrack> {
         insert_failed: sum("insert_failed")?,
         drop: sum("drop")?,
         early_drop: sum("early_drop")?,
-        // Every row has the same number of entries: the table's.
         count: setting("nf_conntrack_count").unwrap_or(0),
         max: setting("nf_conntrack_max").unwrap_or(0),
     })

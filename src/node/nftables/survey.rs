@@ -13,15 +13,17 @@ use netlink_packet_netfilter::{
 
 use super::contents::base_chain;
 use super::expression::{NETWORK_HEADER, Step, TRANSPORT_HEADER, from_kernel};
-use super::{Ownership, TABLE, Table};
+use super::{Ownership, TABLE, Table, comment_of};
 use crate::node::netlink::{Connection, Error};
+use crate::node::remedy::random_fully;
 use crate::node::rules::{Direction, Protocol, Rule, Verdict};
 
 /// `NFTA_COUNTER_PACKETS`.
 const COUNTER_PACKETS: u16 = 2;
-/// `NFTA_MASQ_FLAGS`, and `NF_NAT_RANGE_PROTO_RANDOM_FULLY` in it.
-const MASQUERADE_FLAGS: u16 = 1;
-const RANDOM_FULLY: u32 = 1 << 4;
+/// `NFTA_MASQ_FLAGS`.
+pub const MASQUERADE_FLAGS: u16 = 1;
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY` among them.
+pub const RANDOM_FULLY: u32 = 1 << 4;
 
 const KUBE_PROXY_CHAIN: &str = "KUBE-SERVICES";
 
@@ -32,23 +34,27 @@ pub struct Survey {
     pub tables: Vec<String>,
     /// The rules of our own table, with the packets each has seen.
     pub rules: Vec<(Rule, u64)>,
-    /// Rules that masquerade without `fully-random`, as (table, chain).
-    pub masquerade: Vec<(String, String)>,
+    /// Rules that masquerade without `fully-random`, those aside that `remedy random-fully` set one before: "table
+    /// inet cni, chain post, handle 7".
+    pub masquerade: Vec<String>,
     /// The chains of kube-proxy's iptables mode are there: iptables-nft keeps its rules here.
     pub kube_proxy_chains: bool,
 }
 
 /// A rule of anybody's.
 struct Foreign {
+    family: NetfilterProtoFamily,
     table: String,
     chain: String,
+    handle: u64,
+    comment: Option<String>,
     expressions: Vec<ListAttribute<ExpressionAttribute>>,
 }
 
 /// What one rule tells.
 enum Told {
     Ours(Rule, u64),
-    Masquerade(String, String),
+    Masquerade { place: String, handle: u64, is_remedy: bool, is_random: bool },
     KubeProxy,
 }
 
@@ -60,10 +66,16 @@ pub fn survey() -> Result<Survey, Error> {
     let request = NetfilterMessage::new(header, request);
     let told = Connection::netfilter()?.dump_picked("list rules", request, told)?;
     let mut found = Survey { tables, ..Survey::default() };
+    let mut cured = None;
     for told in told {
         match told {
             Told::Ours(rule, packets) => found.rules.push((rule, packets)),
-            Told::Masquerade(table, chain) => found.masquerade.push((table, chain)),
+            Told::Masquerade { place, handle, is_remedy, is_random } => {
+                if !is_random && cured.as_ref() != Some(&place) {
+                    found.masquerade.push(format!("{place}, handle {handle}"));
+                }
+                cured = is_remedy.then_some(place);
+            }
             Told::KubeProxy => found.kube_proxy_chains = true,
         }
     }
@@ -78,23 +90,31 @@ fn told(message: NetfilterMessage) -> Option<Told> {
     if rule.chain == KUBE_PROXY_CHAIN {
         return Some(Told::KubeProxy);
     }
-    masquerades_in_order(&rule).then_some(Told::Masquerade(rule.table, rule.chain))
+    Some(Told::Masquerade {
+        is_random: masquerade_flags(named(&rule, "masq")?) & RANDOM_FULLY != 0,
+        is_remedy: rule.comment.as_deref() == Some(random_fully::COMMENT),
+        place: format!("table {} {}, chain {}", family_name(rule.family), rule.table, rule.chain),
+        handle: rule.handle,
+    })
 }
 
 fn foreign(message: NetfilterMessage) -> Option<Foreign> {
+    let family = message.header.family;
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else {
         return None;
     };
-    let (mut table, mut chain, mut expressions) = (None, None, Vec::new());
+    let (mut table, mut chain, mut handle, mut comment, mut expressions) = (None, None, 0, None, Vec::new());
     for attribute in rule.attributes {
         match attribute {
+            RuleAttribute::Handle(number) => handle = number,
+            RuleAttribute::UserData(bytes) => comment = comment_of(&bytes),
             RuleAttribute::Table(name) => table = Some(name),
             RuleAttribute::Chain(name) => chain = Some(name),
             RuleAttribute::Expressions(list) => expressions = list,
             _ => {}
         }
     }
-    Some(Foreign { table: table?, chain: chain?, expressions })
+    Some(Foreign { family, table: table?, chain: chain?, handle, comment, expressions })
 }
 
 /// The typed rule, the inverse of [`super::expression::steps`].
@@ -138,25 +158,39 @@ fn packets(rule: &Foreign) -> u64 {
     octets.and_then(|octets| octets.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
-fn masquerades_in_order(rule: &Foreign) -> bool {
-    let flags = |data: Option<&Expressions>| {
-        let octets = attribute(data?, MASQUERADE_FLAGS)?;
-        octets.try_into().ok().map(u32::from_be_bytes)
-    };
-    named(rule, "masq").is_some_and(|data| flags(data).unwrap_or(0) & RANDOM_FULLY == 0)
+/// The flags of a `masq` expression.
+pub fn masquerade_flags(data: Option<&Expressions>) -> u32 {
+    let octets = data.and_then(|data| attribute(data, MASQUERADE_FLAGS));
+    octets.and_then(|octets| octets.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+/// As `nft` calls it.
+pub fn family_name(family: NetfilterProtoFamily) -> &'static str {
+    match family {
+        NetfilterProtoFamily::Inet => "inet",
+        NetfilterProtoFamily::IPv4 => "ip",
+        NetfilterProtoFamily::IPv6 => "ip6",
+        _ => "of another family",
+    }
 }
 
 /// The first expression of this name: `Some(None)` if it comes without data.
 fn named<'a>(rule: &'a Foreign, wanted: &str) -> Option<Option<&'a Expressions>> {
-    rule.expressions.iter().find_map(|element| {
-        let ListAttribute::Element(parts) = element else { return None };
-        let is_it =
-            |part: &ExpressionAttribute| matches!(part, ExpressionAttribute::Name(name) if name == wanted);
-        parts.iter().any(is_it).then(|| {
-            parts.iter().find_map(|part| match part {
-                ExpressionAttribute::Data(data) => Some(data),
-                _ => None,
-            })
+    rule.expressions.iter().find_map(|element| expression(element, wanted))
+}
+
+/// The expression, if it has this name: `Some(None)` if it comes without data.
+pub fn expression<'a>(
+    element: &'a ListAttribute<ExpressionAttribute>,
+    wanted: &str,
+) -> Option<Option<&'a Expressions>> {
+    let ListAttribute::Element(parts) = element else { return None };
+    let is_it =
+        |part: &ExpressionAttribute| matches!(part, ExpressionAttribute::Name(name) if name == wanted);
+    parts.iter().any(is_it).then(|| {
+        parts.iter().find_map(|part| match part {
+            ExpressionAttribute::Data(data) => Some(data),
+            _ => None,
         })
     })
 }

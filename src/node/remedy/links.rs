@@ -2,6 +2,7 @@
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use tracing::warn;
 
 use crate::node::Error;
 use crate::node::netlink::Connection;
@@ -32,6 +33,9 @@ impl Selection {
         let all = connection.dump("list links", request).map_err(Error::InterfaceCheck)?;
         let mut found: Vec<PodLink> = all.iter().filter_map(|object| self.selected(object)).collect();
         found.sort();
+        if let (Selection::Named(names), true) = (self, found.is_empty()) {
+            warn!("no link is called {}", names.join(" or "));
+        }
         Ok(found)
     }
 

@@ -41,16 +41,19 @@ pub struct Rps {
     mask: CpuMask,
     /// Where sysfs is.
     sys: PathBuf,
-    /// What each queue had before.
-    earlier: HashMap<Queue, CpuMask>,
+    /// Queues that were steered, by the link's index and their own name.
+    steered: HashMap<(u32, String), Steered>,
 }
 
-/// A receive queue of a link.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Queue {
-    index: u32,
-    link: String,
-    queue: String,
+/// A receive queue with a mask of ours.
+#[derive(Debug)]
+struct Steered {
+    /// Its file; the link's name, which may change, is in it.
+    path: PathBuf,
+    /// What it had before.
+    earlier: CpuMask,
+    /// What the kernel made of ours: it leaves out CPUs that are offline or isolated.
+    accepted: CpuMask,
 }
 
 impl Rps {
@@ -67,36 +70,48 @@ impl Rps {
             }
         };
         info!("rps: the mask is {mask}");
-        Ok(Rps { links: config.links, mask, sys: sys.into(), earlier: HashMap::new() })
+        Ok(Rps { links: config.links, mask, sys: sys.into(), steered: HashMap::new() })
     }
 
-    fn path(&self, queue: &Queue) -> PathBuf {
-        self.sys.join("class/net").join(&queue.link).join("queues").join(&queue.queue).join("rps_cpus")
+    fn folder(&self, link: &PodLink) -> PathBuf {
+        self.sys.join("class/net").join(&link.name)
     }
 
-    fn queues(&self, link: &PodLink) -> Vec<Queue> {
-        let folder = self.sys.join("class/net").join(&link.name).join("queues");
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    /// Whether sysfs shows this link. It shows the namespace in which it was mounted, which may have another
+    /// link of this name.
+    fn shows(&self, link: &PodLink) -> bool {
+        let index = std::fs::read_to_string(self.folder(link).join("ifindex"));
+        index.is_ok_and(|index| index.trim().parse() == Ok(link.index))
+    }
+
+    fn queues(&self, link: &PodLink) -> Vec<(String, PathBuf)> {
+        let folder = self.folder(link).join("queues");
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let receiving = names.filter(|name| name.starts_with("rx-"));
-        receiving.map(|queue| Queue { index: link.index, link: link.name.clone(), queue }).collect()
+        receiving.map(|name| (name.clone(), folder.join(name).join("rps_cpus"))).collect()
     }
 
     /// Sets the mask where it is otherwise. Returns whether somebody had undone it.
-    fn set(&mut self, queue: Queue) -> Result<bool, Error> {
-        let path = self.path(&queue);
+    fn set(&mut self, queue: (u32, String), path: PathBuf) -> io::Result<bool> {
         let present = match read(&path) {
             // The pod ended meanwhile.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            present => present.map_err(file(&path))?,
+            present => present?,
         };
-        let undone = self.earlier.contains_key(&queue);
-        if present != self.mask {
-            write(&path, &self.mask).map_err(file(&path))?;
+        let is_known = self.steered.contains_key(&queue);
+        let steered = self.steered.entry(queue).or_insert_with(|| Steered {
+            path: path.clone(),
+            earlier: present.clone(),
+            accepted: self.mask.clone(),
+        });
+        steered.path = path;
+        if present == steered.accepted {
+            return Ok(false);
         }
-        let differed = present != self.mask;
-        self.earlier.entry(queue).or_insert(present);
-        Ok(undone && differed)
+        write(&steered.path, &self.mask)?;
+        steered.accepted = read(&steered.path)?;
+        Ok(is_known)
     }
 
     fn read_links(&self) -> Result<Vec<PodLink>, Error> {
@@ -115,11 +130,22 @@ impl Kept for Rps {
                 return drift;
             }
         };
-        self.earlier.retain(|queue, _| links.iter().any(|link| link.index == queue.index));
-        for queue in links.iter().flat_map(|link| self.queues(link)).collect::<Vec<_>>() {
-            match self.set(queue) {
-                Ok(undone) => drift.links += usize::from(undone),
-                Err(e) => drift.errors.push(e),
+        self.steered.retain(|(index, _), _| links.iter().any(|link| link.index == *index));
+        let (shown, unseen): (Vec<&PodLink>, Vec<&PodLink>) = links.iter().partition(|link| self.shows(link));
+        // A pod may have ended meanwhile.
+        let is_still_there = |link: &&&PodLink| self.read_links().is_ok_and(|links| links.contains(link));
+        if shown.is_empty()
+            && let Some(link) = unseen.iter().find(is_still_there)
+        {
+            let reason = "it shows the links of another network namespace, or is not mounted";
+            drift.errors.push(file(&self.folder(link))(io::Error::other(reason)));
+        }
+        for link in shown {
+            for (queue, path) in self.queues(link) {
+                match self.set((link.index, queue), path.clone()) {
+                    Ok(undone) => drift.links += usize::from(undone),
+                    Err(e) => drift.errors.push(file(&path)(e)),
+                }
             }
         }
         drift
@@ -137,8 +163,7 @@ impl Remedy for Rps {
 
     fn undo(&mut self) -> Vec<Error> {
         let mut errors = Vec::new();
-        for (queue, earlier) in std::mem::take(&mut self.earlier) {
-            let path = self.path(&queue);
+        for Steered { path, earlier, .. } in std::mem::take(&mut self.steered).into_values() {
             match write(&path, &earlier) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => errors.push(file(&path)(e)),
                 _ => {}

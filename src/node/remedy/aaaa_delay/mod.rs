@@ -173,11 +173,12 @@ impl AaaaDelay {
             Err(e) if e.refusal() == Some(Errno::NODEV) => return Ok(false),
             made => made?,
         };
-        traffic::set_filter(connection, &filter, &self.program, fate)?;
+        // Before the filter, which may be refused: the queue is to be undone all the same.
         match known {
             Some(at) => self.at[at].1 |= made,
             None => self.at.push((link.clone(), made)),
         }
+        traffic::set_filter(connection, &filter, &self.program, fate)?;
         Ok(known.is_some())
     }
 }

@@ -56,7 +56,10 @@ impl OnUplink {
 
     fn ensure(&mut self, connection: &mut Connection) -> Result<usize, Error> {
         let mut differed = 0;
-        for link in self.links.read(connection)? {
+        let links = self.links.read(connection)?;
+        // One that is gone took its queue along.
+        self.at.retain(|(known, _)| links.iter().any(|link| link.index == known.index));
+        for link in links {
             differed += usize::from(self.ensure_queue(connection, &link)?);
         }
         Ok(differed)

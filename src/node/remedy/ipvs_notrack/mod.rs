@@ -23,7 +23,7 @@ use crate::node::nftables::{BaseChain, Contents, Ownership, Table};
 use crate::node::{Backend, Drift, Error, Kept};
 
 pub use rules::{Facts, Flow};
-pub use sources::{Found, Sources};
+pub use sources::{Found, Sources, virtual_dns_servers};
 
 /// The comment of rules and jumps.
 const COMMENT: &str = "doorstep remedy ipvs-notrack";

@@ -104,8 +104,9 @@ impl Flow {
     /// The matches as `iptables-save` prints them.
     fn iptables(&self) -> String {
         let range = |option: &str, range: Option<Cidr>| match range {
-            Some(range) => format!("{option} {range} "),
-            None => String::new(),
+            // Of a range that holds everything it prints nothing.
+            Some(range) if range.length() > 0 => format!("{option} {range} "),
+            _ => String::new(),
         };
         let port = if self.port_of == Side::Source { "--sport" } else { "--dport" };
         let (source, destination) = (range("-s", self.source), range("-d", self.destination));
@@ -206,6 +207,15 @@ mod tests {
         ");
         insta::assert_snapshot!(lines(Shape::Corrected, Family::V6).lines().last().unwrap(),
             @"raw PREROUTING -s fd00:244::/48 -d fd00:244:3::/64 -p udp -m udp --sport 53 -j CT --notrack");
+    }
+
+    /// What is printed otherwise than it is written would be written again and again.
+    #[test]
+    fn a_range_that_holds_everything_is_written_as_it_is_printed() {
+        let facts = Facts { pods: vec!["0.0.0.0/0".parse().unwrap()], ..facts() };
+        let flows = facts.untracked(Family::V4, Shape::Corrected);
+        assert_eq!(flows[1].iptables(), "-s 10.244.3.0/24 -p udp -m udp --dport 53");
+        assert_eq!(flows[2].iptables(), "-d 10.244.3.0/24 -p udp -m udp --sport 53");
     }
 
     #[test]

@@ -149,8 +149,9 @@ fn subnets(value: &Value, in_ipam: bool, found: &mut Vec<Cidr>) {
     }
 }
 
-/// The addresses of lines such as `UDP  0A60000A:0035 rr`, or with `[fd00:…]:0035`.
-fn virtual_dns_servers(table: &str) -> Vec<IpAddr> {
+/// Where IPVS balances UDP to port 53, from `/proc/net/ip_vs`: the addresses of lines such as
+/// `UDP  0A60000A:0035 rr`, or with `[fd00:…]:0035`.
+pub fn virtual_dns_servers(table: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let (address, port) = line.strip_prefix("UDP")?.split_whitespace().next()?.rsplit_once(':')?;
         let address = match address.strip_prefix('[') {

@@ -20,7 +20,8 @@ pub(super) fn places(saved: &Saved) -> Vec<(String, String)> {
     chains.map(|chain| ("nat".to_owned(), chain)).collect()
 }
 
-fn lacks(rule: &SavedRule) -> bool {
+/// Whether `rule` masquerades what may be UDP, and keeps source ports where it can.
+pub fn lacks(rule: &SavedRule) -> bool {
     let masquerades = rule.text.split_once(TARGET).is_some_and(|(_, options)| {
         // `-j MASQUERADE2` would be a chain of somebody's.
         options.is_empty() || options.starts_with(' ')
@@ -40,7 +41,8 @@ fn copy(rule: &str) -> String {
     format!("{matches} -m comment --comment \"{COMMENT}\"{TARGET}{options} --random-fully")
 }
 
-fn is_ours(rule: &SavedRule) -> bool {
+/// Whether `rule` is the remedy's.
+pub fn is_ours(rule: &SavedRule) -> bool {
     rule.table == "nat" && rule.text.contains(&format!("--comment \"{COMMENT}\""))
 }
 
@@ -99,14 +101,8 @@ pub(super) fn apply(family: Family, saved: &Saved) -> Result<usize, Error> {
 
 /// Removes ours.
 pub(super) fn remove(family: Family) -> Result<(), Error> {
-    let saved = iptables::read(family)?;
-    let ours: Vec<String> =
-        saved.rules.iter().filter(|rule| is_ours(rule)).map(|rule| format!("-D {}\n", rule.text)).collect();
-    if ours.is_empty() {
-        Ok(())
-    } else {
-        iptables::apply(family, &format!("*nat\n{}COMMIT\n", ours.concat()))
-    }
+    let ours = |saved: &Saved| saved.rules.iter().filter(|rule| is_ours(rule)).cloned().collect();
+    iptables::delete(family, ours).map(|_| ())
 }
 
 #[cfg(test)]

@@ -17,8 +17,10 @@ use crate::node::iptables::{self, Family};
 use crate::node::monitor::Change;
 use crate::node::{Drift, Error, Kept};
 
+pub use legacy::{is_ours, lacks};
+
 /// The comment of our rules.
-const COMMENT: &str = "doorstep remedy random-fully";
+pub(in crate::node) const COMMENT: &str = "doorstep remedy random-fully";
 
 /// What the operator says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,7 +68,11 @@ impl Kept for RandomFully {
                     places.extend(legacy::places(&saved));
                     outcomes.push(legacy::apply(family, &saved).map_err(Error::Iptables));
                 }
-                Err(iptables::Error::Missing { .. }) => {}
+                Err(iptables::Error::Missing { program }) => {
+                    if self.places.is_none() {
+                        warn!("random-fully: no {program} in PATH: rules of iptables stay as they are");
+                    }
+                }
                 Err(e) => drift.errors.push(Error::Iptables(e)),
             }
         }
@@ -116,33 +122,49 @@ pub(super) fn clean() -> Vec<Error> {
     errors
 }
 
-/// The rules that lack the flag, in iptables and in nftables.
-pub fn lacking() -> Result<Vec<Lacking>, Error> {
-    let mut found = Vec::new();
+/// What was found, and what could not be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The rules that lack the flag, in iptables and in nftables.
+    pub lacking: Vec<Lacking>,
+    /// Programs that are missing: Doorstep's own image has no iptables.
+    pub missing: Vec<String>,
+}
+
+/// Looks for rules that lack the flag.
+pub fn lacking() -> Result<Found, Error> {
+    let mut found = Found::default();
     for family in Family::BOTH {
         match iptables::read(family) {
-            Ok(saved) => found.extend(legacy::lacking(family, &saved)),
-            Err(iptables::Error::Missing { .. }) => {}
+            Ok(saved) => found.lacking.extend(legacy::lacking(family, &saved)),
+            Err(iptables::Error::Missing { program }) => found.missing.push(program),
             Err(e) => return Err(Error::Iptables(e)),
         }
     }
-    found.extend(tables::lacking().map_err(Error::Nftables)?);
+    found.lacking.extend(tables::lacking().map_err(Error::Nftables)?);
     Ok(found)
 }
 
 /// `found` in words, for the terminal.
-pub fn report(found: &[Lacking]) -> String {
-    if found.is_empty() {
-        return "Every MASQUERADE rule chooses its port at random, or there is none.\n".into();
-    }
-    let mut text = format!("{} MASQUERADE rules keep source ports where they can:\n", found.len());
-    for Lacking { place, rule } in found {
+pub fn report(found: &Found) -> String {
+    let Found { lacking, missing } = found;
+    let mut text = match (lacking.len(), missing.is_empty()) {
+        (0, true) => "Every MASQUERADE rule chooses its port at random, or there is none.\n".into(),
+        (0, false) => "No rule of nftables masquerades and keeps source ports.\n".into(),
+        (count, _) => format!("{count} MASQUERADE rules keep source ports where they can:\n"),
+    };
+    for Lacking { place, rule } in lacking {
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {place}: {rule}");
     }
-    text.push_str(
-        "Two pods that use the same port toward one server clash there, and a packet is dropped.\n\
-         `doorstep remedy random-fully -apply` sets a rule with --random-fully before each.\n",
-    );
+    if !lacking.is_empty() {
+        text.push_str(
+            "Two pods that use the same port toward one server clash there, and a packet is dropped.\n\
+             `doorstep remedy random-fully -apply` sets a rule with --random-fully before each.\n",
+        );
+    }
+    for program in missing {
+        let _ = writeln!(text, "No {program} in PATH: what rules iptables has was not looked at.");
+    }
     text
 }

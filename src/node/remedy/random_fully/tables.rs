@@ -12,16 +12,14 @@ use tracing::warn;
 
 use super::{COMMENT, Lacking};
 use crate::node::netlink::{Connection, Error};
+use crate::node::nftables::survey::{
+    MASQUERADE_FLAGS, RANDOM_FULLY, expression, family_name, masquerade_flags,
+};
 use crate::node::nftables::{comment_of, comment_userdata};
-
-/// `NFTA_MASQ_FLAGS`.
-const MASQ_FLAGS: u16 = 1;
-/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
-const RANDOM_FULLY: u32 = 1 << 4;
 
 type Steps = Vec<ListAttribute<ExpressionAttribute>>;
 
-/// A rule with a masquerade.
+/// A rule.
 struct Rule {
     family: NetfilterProtoFamily,
     table: String,
@@ -55,7 +53,9 @@ pub(super) fn apply(places: &mut Vec<(String, String)>) -> Result<usize, Error> 
             places.push((rule.table.clone(), rule.chain.clone()));
             if uses_unnamed_set(&rule.steps) {
                 let Lacking { place, rule } = shown(rule);
-                warn!("random-fully: {place}: {rule} looks into a set without a name, which no copy may");
+                warn!(
+                    "random-fully: {place}: {rule} looks into a set without a name, which no copy may: give it fully-random"
+                );
                 continue;
             }
             let wanted = randomised(&rule.steps);
@@ -99,16 +99,25 @@ fn with_connection<T: Default>(work: impl FnOnce(&mut Connection) -> Result<T, E
 }
 
 /// Every rule with a masquerade, in order, except in tables that iptables-nft keeps: it alone may
-/// change those.
+/// change those. They have its chains, by names that it writes large.
 fn read(connection: &mut Connection) -> Result<Vec<Rule>, Error> {
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
     let request = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
+    let mut of_iptables = Vec::new();
     let all = connection.dump("list nftables rules", NetfilterMessage::new(header, request))?;
-    Ok(all.into_iter().filter_map(rule).collect())
+    let mut rules: Vec<Rule> = all.into_iter().filter_map(rule).collect();
+    for rule in rules.iter().filter(|rule| rule.table == "nat" && rule.chain == "POSTROUTING") {
+        of_iptables.push(rule.family);
+    }
+    rules.retain(|rule| {
+        let is_iptables = rule.table == "nat" && rule.family != NetfilterProtoFamily::Inet;
+        rule.steps.iter().any(|step| masquerade(step).is_some())
+            && !(is_iptables && of_iptables.contains(&rule.family))
+    });
+    Ok(rules)
 }
 
 fn rule(message: NetfilterMessage) -> Option<Rule> {
-    use NetfilterProtoFamily::{IPv4, IPv6};
     let family = message.header.family;
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else {
         return None;
@@ -124,42 +133,12 @@ fn rule(message: NetfilterMessage) -> Option<Rule> {
             _ => {}
         }
     }
-    let (table, steps) = (table?, steps?);
-    let of_iptables = table == "nat" && matches!(family, IPv4 | IPv6);
-    let masquerades = steps.iter().any(|step| masquerade(step).is_some());
-    (masquerades && !of_iptables).then_some(Rule {
-        family,
-        table,
-        chain: chain?,
-        handle: handle?,
-        steps,
-        ours,
-    })
+    Some(Rule { family, table: table?, chain: chain?, handle: handle?, steps: steps?, ours })
 }
 
 /// The flags, if the step is a masquerade.
 fn masquerade(step: &ListAttribute<ExpressionAttribute>) -> Option<u32> {
-    let ListAttribute::Element(parts) = step else { return None };
-    let named =
-        |part: &ExpressionAttribute| matches!(part, ExpressionAttribute::Name(name) if name == "masq");
-    if !parts.iter().any(named) {
-        return None;
-    }
-    let flags = parts.iter().find_map(|part| match part {
-        ExpressionAttribute::Data(Expressions::Other { attributes, .. }) => {
-            attributes.iter().find(|a| a.kind() == MASQ_FLAGS).map(value)
-        }
-        _ => None,
-    });
-    Some(flags.unwrap_or(0))
-}
-
-fn value(attribute: &DefaultNla) -> u32 {
-    let mut bytes = [0; 4];
-    if attribute.value_len() == 4 {
-        attribute.emit_value(&mut bytes);
-    }
-    u32::from_be_bytes(bytes)
+    expression(step, "masq").map(masquerade_flags)
 }
 
 fn is_random(steps: &Steps) -> bool {
@@ -168,21 +147,19 @@ fn is_random(steps: &Steps) -> bool {
 
 /// The same steps with the flag, and with counters at zero: a counter's content is not the rule's.
 fn randomised(steps: &Steps) -> Steps {
-    let step = |step: &ListAttribute<ExpressionAttribute>| match masquerade(step) {
-        Some(flags) => {
-            let bytes = (flags | RANDOM_FULLY).to_be_bytes().to_vec();
-            let attributes = vec![DefaultNla::new(MASQ_FLAGS, bytes)];
+    let step = |step: &ListAttribute<ExpressionAttribute>| match expression(step, "masq") {
+        Some(data) => {
+            let bytes = (masquerade_flags(data) | RANDOM_FULLY).to_be_bytes().to_vec();
+            let mut attributes = vec![DefaultNla::new(MASQUERADE_FLAGS, bytes)];
+            // The registers that hold the ports of `to`.
+            if let Some(Expressions::Other { attributes: others, .. }) = data {
+                attributes.extend(others.iter().filter(|other| other.kind() != MASQUERADE_FLAGS).cloned());
+            }
             Expressions::Other { expression_type: "masq".into(), attributes }.into()
         }
         None => step.clone(),
     };
-    steps.iter().filter(|step| !is_counter(step)).map(step).collect()
-}
-
-fn is_counter(step: &ListAttribute<ExpressionAttribute>) -> bool {
-    let named =
-        |part: &ExpressionAttribute| matches!(part, ExpressionAttribute::Name(name) if name == "counter");
-    matches!(step, ListAttribute::Element(parts) if parts.iter().any(named))
+    steps.iter().filter(|step| expression(step, "counter").is_none()).map(step).collect()
 }
 
 /// `nft` calls the sets that it makes for one rule `__set%d` and `__map%d`.
@@ -217,13 +194,4 @@ fn deletion(rule: &Rule) -> NetfilterMessage {
     let header = NetfilterHeader::new(rule.family, 0, 0);
     let attributes = vec![RuleAttribute::Handle(rule.handle)];
     NetfilterMessage::new(header, NfTablesMessage::DeleteRule(message(rule, attributes)))
-}
-
-fn family_name(family: NetfilterProtoFamily) -> &'static str {
-    match family {
-        NetfilterProtoFamily::Inet => "inet",
-        NetfilterProtoFamily::IPv4 => "ip",
-        NetfilterProtoFamily::IPv6 => "ip6",
-        _ => "of another family",
-    }
 }
