@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::dial::Stream;
 use super::error::Reason;
 use super::frame::FrameWriter;
+use super::latency::MIN_PATIENCE;
 use super::message;
 use super::metrics::{Metrics, Protocol};
 use super::random::Random;
@@ -94,6 +95,8 @@ struct State {
     heard: Option<Instant>,
     /// When the first query was sent since the peer was last heard.
     silent_since: Option<Instant>,
+    /// Whether that was late the last time it was heard.
+    late: bool,
     idle_since: Instant,
 }
 
@@ -239,6 +242,16 @@ impl Connection {
         since.map_or(Duration::ZERO, |since| now - since)
     }
 
+    /// Whether the peer, when last heard, had owed an answer for so long that others get impatient.
+    pub(super) fn was_late(&self) -> bool {
+        self.state.borrow().late
+    }
+
+    /// When the peer last answered anything.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        self.state.borrow().heard
+    }
+
     /// Whether anything was ever answered on it.
     pub(super) fn has_answered(&self) -> bool {
         self.state.borrow().answered
@@ -276,6 +289,7 @@ impl State {
             closed: None,
             heard: None,
             silent_since: None,
+            late: false,
             idle_since: now,
         }
     }
@@ -302,6 +316,7 @@ impl State {
         self.strays = 0;
         self.answered = true;
         self.heard = Some(now);
+        self.late = self.silent_since.is_some_and(|since| now - since > MIN_PATIENCE);
         self.silent_since = (!self.in_flight.is_empty()).then_some(now);
         if let Some(reply) = waiter.reply {
             self.stop_waiting(now);

@@ -4,10 +4,13 @@
 //! it. Not one a query: handshakes cost both sides. They live for a while only, because a Service's
 //! address hands out its pods when connections open, and new pods should get their share.
 
+mod opening;
 mod pace;
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::connection::{Connection, Remote};
 use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
+use super::latency::MIN_PATIENCE;
 use super::proof;
 use pace::{MIN_PAUSE, Pace};
 
@@ -35,7 +39,7 @@ const BUSY: Duration = Duration::from_millis(5);
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Nor is it tested again before that.
 const TEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a query waits for a connection of its own before it goes behind others.
+/// How long a query that would have to go behind something slow waits for a connection of its own.
 const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The age at which a connection is replaced, a quarter more or less.
 const MAX_AGE: Duration = Duration::from_secs(10);
@@ -44,9 +48,6 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_millis(60);
 /// A connection that owes an answer and is silent for this long is given up.
 const MAX_SILENCE: Duration = Duration::from_secs(2);
-
-/// A new connection that shows no sign of life in this time comes in for want of a better one only.
-const TRY_OUT: Duration = Duration::from_millis(100);
 
 /// What a query demands of its connection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,10 +78,12 @@ pub(super) struct Pool {
     tested: Cell<Option<Instant>>,
     /// When a connection was last replaced for its age.
     renewed: Cell<Instant>,
-    /// Whether a connect is under way: there is never more than one.
-    connecting: Cell<bool>,
+    /// Since when a connect is under way: there is never more than one.
+    connecting: Cell<Option<Instant>>,
     /// Who waits for it.
     waiters: RefCell<VecDeque<oneshot::Sender<Outcome>>>,
+    /// How long the upstream may be silent before it is late, as the latest query had it.
+    patience: Cell<Duration>,
     pace: Pace,
     /// Whether connections are being asked for a sign of life, when that began, and news of it.
     pub(super) proving: Cell<bool>,
@@ -97,8 +100,9 @@ impl Pool {
             serial: Cell::new(0),
             tested: Cell::new(None),
             renewed: Cell::new(Instant::now()),
-            connecting: Cell::new(false),
+            connecting: Cell::new(None),
             waiters: RefCell::default(),
+            patience: Cell::new(MIN_PATIENCE),
             pace: Pace::new(),
             proving: Cell::new(false),
             proof_began: Cell::new(None),
@@ -111,6 +115,7 @@ impl Pool {
     /// One whose peer has been silent for `patience` although it owes an answer is avoided.
     pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration) -> Outcome {
         let now = Instant::now();
+        self.patience.set(patience);
         if let Some(flowing) = self.flowing(need, now) {
             self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
             return Ok(flowing);
@@ -132,7 +137,7 @@ impl Pool {
             self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
             return Ok(best);
         }
-        if let Ok(Ok(another)) = timeout(SPREAD_PATIENCE, self.acquire_new(now)).await {
+        if let Some(another) = self.acquire_another(need, now).await {
             return Ok(another);
         }
         self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
@@ -163,7 +168,7 @@ impl Pool {
 
     /// Waits for a connect, starting it if need be.
     async fn acquire_new(self: &Rc<Pool>, now: Instant) -> Outcome {
-        if !self.connecting.get()
+        if self.connecting.get().is_none()
             && let Some(unconnected) = self.pace.refusal(now)
         {
             return Err(unconnected);
@@ -188,14 +193,6 @@ impl Pool {
         });
     }
 
-    /// Retires the oldest connection if it has had its time: a new one is here.
-    fn succeed(&self, now: Instant) {
-        let mut connections = self.connections.borrow_mut();
-        if let Some(oldest) = connections.extract_if(.., |connection| connection.is_aged(now)).next() {
-            oldest.retire();
-        }
-    }
-
     fn choose(&self, need: Need, patience: Duration, now: Instant) -> Option<Rc<Connection>> {
         let connections = self.connections.borrow();
         let fitting = connections.iter().filter(|connection| {
@@ -203,12 +200,16 @@ impl Pool {
                 && need.avoid != Some(connection.serial())
                 && need.alive_since.is_none_or(|then| connection.was_heard_since(then))
         });
-        // Equals go to the first, so that the others get idle and expire.
         let load = |connection: &Connection| if flows(connection, now) { 0 } else { connection.load() };
-        let (stalled, best) =
-            fitting.map(|connection| (connection.silence(now) > patience, connection)).min_by_key(
-                |(stalled, connection)| (*stalled, self.is_busy(connection, now), load(connection)),
-            )?;
+        // Where life matters the latest sign of it counts: an idle connection may have died since its own.
+        let proof = |connection: &Connection| need.alive_since.and(Some(Reverse(connection.heard())));
+        // Equals go to the first, so that the others get idle and expire.
+        let (stalled, best) = fitting
+            .map(|connection| (connection.silence(now) > patience, connection))
+            .min_by_key(|(stalled, connection)| {
+                let is_busy = self.is_busy(connection, now);
+                (*stalled, proof(connection), is_busy, load(connection), connection.was_late())
+            })?;
         let room = connections.len() < MAX_TOTAL && self.pace.refusal(now).is_none();
         (!stalled || !room).then(|| Rc::clone(best))
     }
@@ -237,6 +238,23 @@ impl Pool {
         let connection = self.open(stream);
         self.connections.borrow_mut().push(Rc::clone(&connection));
         Some(connection)
+    }
+
+    /// A new connection, waited for as long as what there is to go behind may be slow, or is. A connect that
+    /// takes longer may lead to a backend that is dead.
+    async fn acquire_another(self: &Rc<Pool>, need: Need, now: Instant) -> Option<Rc<Connection>> {
+        if self.connecting.get().is_some_and(|since| now > since + SPREAD_PATIENCE) {
+            return None;
+        }
+        let mut another = pin!(self.acquire_new(now));
+        if let Ok(outcome) = timeout(BUSY, &mut another).await {
+            return outcome.ok();
+        }
+        let now = Instant::now();
+        if self.choose(need, MIN_PATIENCE, now).is_some_and(|best| !self.is_busy(&best, now)) {
+            return None;
+        }
+        timeout(SPREAD_PATIENCE - BUSY, another).await.ok()?.ok()
     }
 
     /// Whether one more connection may be opened although there is one to use: a few that are not busy are
@@ -268,102 +286,6 @@ impl Pool {
     fn is_busy(&self, connection: &Connection, now: Instant) -> bool {
         let in_order = || self.remote.overtaken.get().is_none_or(|at| now >= at + REMEMBERED);
         connection.silence(now) > BUSY && in_order()
-    }
-
-    /// Starts a connect unless one is under way. It goes on when the query that wanted it is gone.
-    fn connect(self: &Rc<Pool>, now: Instant) {
-        if self.connecting.replace(true) {
-            return;
-        }
-        let dialling = (self.dial)(self.pace.patience());
-        let pool = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
-            let outcome = dialling.await;
-            if let Some(pool) = pool.upgrade() {
-                pool.connected(outcome, now);
-            }
-        });
-    }
-
-    fn connected(self: &Rc<Pool>, outcome: Result<Box<dyn Stream>, Failure>, started: Instant) {
-        match outcome {
-            Ok(stream) => {
-                self.pace.succeeded(started.elapsed());
-                let connection = self.open(stream);
-                if self.connections.borrow().is_empty() {
-                    // Who is first learns by itself what the peer is worth; and a server that takes one
-                    // query per connection takes ours.
-                    self.admit(&connection);
-                } else {
-                    self.try_out(connection);
-                }
-            }
-            Err(failure) => self.turned_away(failure),
-        }
-    }
-
-    fn turned_away(&self, failure: Failure) {
-        self.connecting.set(false);
-        let unconnected = self.pace.failed(failure, Instant::now());
-        for waiter in self.waiters.take() {
-            // A waiter that is gone has been cancelled.
-            let _ = waiter.send(Err(unconnected.clone()));
-        }
-    }
-
-    /// Admits a connection once it shows a sign of life: no query is spent on a backend that is dead as
-    /// long as there are others. One that is merely slow to answer comes in, too, if queries wait for
-    /// it; what it owes keeps it behind the others.
-    fn try_out(self: &Rc<Pool>, connection: Rc<Connection>) {
-        let wanted = !self.waiters.borrow().is_empty();
-        let pool = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
-            let alive = timeout(TRY_OUT, proof::is_alive(&connection)).await;
-            let Some(pool) = pool.upgrade() else { return connection.retire() };
-            match alive {
-                Ok(true) => pool.admit(&connection),
-                Err(_) if wanted => {
-                    pool.connecting.set(false);
-                    pool.connections.borrow_mut().push(Rc::clone(&connection));
-                    pool.hand_out(&connection);
-                }
-                Ok(false) | Err(_) => {
-                    connection.retire();
-                    pool.turned_away(pool.failure(Reason::Closed));
-                }
-            }
-        });
-    }
-
-    fn admit(self: &Rc<Pool>, connection: &Rc<Connection>) {
-        self.connecting.set(false);
-        self.succeed(Instant::now());
-        self.connections.borrow_mut().push(Rc::clone(connection));
-        self.hand_out(connection);
-    }
-
-    /// Gives a new connection to the first who waits. The others get one each, too, as far as there may
-    /// be more; the rest share what there is.
-    fn hand_out(self: &Rc<Pool>, connection: &Rc<Connection>) {
-        let now = Instant::now();
-        if self.may_spread(now) {
-            loop {
-                let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
-                // A waiter that is gone has been cancelled.
-                if waiter.send(Ok(Rc::clone(connection))).is_ok() {
-                    break;
-                }
-            }
-            if !self.waiters.borrow().is_empty() {
-                self.connect(now);
-            }
-            return;
-        }
-        // The newest first: it is the one that nobody uses yet.
-        let connections = self.connections.borrow();
-        for (waiter, connection) in self.waiters.take().into_iter().zip(connections.iter().rev().cycle()) {
-            let _ = waiter.send(Ok(Rc::clone(connection)));
-        }
     }
 
     fn open(&self, stream: Box<dyn Stream>) -> Rc<Connection> {

@@ -10,6 +10,9 @@ const MIN_SWEEP: usize = 1024;
 /// A client is alone when no other one was seen for this long, in nanoseconds.
 const ALONE: u64 = 1_000_000_000;
 
+/// Somebody sends too much if he was refused in this time, in nanoseconds.
+const EXCESS: u64 = 100_000_000;
+
 /// A bound on each client's rate, with bursts (the generic cell rate algorithm of ITU-T I.371). A client
 /// that is alone takes nothing from anybody and is not bounded.
 ///
@@ -25,6 +28,8 @@ pub struct Rates {
     /// Who was seen last, and until when nobody is alone.
     last: Cell<Option<IpAddr>>,
     company_until: Cell<u64>,
+    /// Until when it matters that a client was refused.
+    excess_until: Cell<u64>,
 }
 
 impl Rates {
@@ -39,6 +44,7 @@ impl Rates {
             sweep_at: Cell::new(MIN_SWEEP),
             last: Cell::new(None),
             company_until: Cell::new(0),
+            excess_until: Cell::new(0),
         }
     }
 
@@ -56,10 +62,25 @@ impl Rates {
         let due = due.entry(client).or_insert(now);
         let ahead = due.saturating_sub(now);
         if ahead > self.tolerance {
+            self.excess_until.set(now + EXCESS);
             return false;
         }
         *due = now + ahead + self.interval;
         true
+    }
+
+    /// Which of the queries of a batch can wait until the others are answered: a bit for each, 64 at most, by
+    /// the clients who sent them. Those can who have used up their burst, or nearly so, while anybody has.
+    #[inline]
+    pub fn who_can_wait(&self, clients: impl Iterator<Item = Option<IpAddr>>, now: u64) -> u64 {
+        if now >= self.excess_until.get() {
+            return 0;
+        }
+        let due = self.due.borrow();
+        let is_ahead =
+            |client| due.get(&client).is_some_and(|due| due.saturating_sub(now) > self.tolerance / 2);
+        let waits = |client: Option<IpAddr>| client.is_some_and(is_ahead);
+        clients.enumerate().fold(0, |all, (place, client)| all | u64::from(waits(client)) << place)
     }
 
     fn is_alone(&self, client: IpAddr, now: u64) -> bool {
@@ -100,6 +121,19 @@ mod tests {
         assert!((0..10_000).all(|number| {
             rates.allows(client(2), number * SECOND / 1000) && rates.allows(client(1), number * SECOND / 1000)
         }));
+    }
+
+    #[test]
+    fn who_sends_too_much_waits_for_the_others() {
+        let rates = Rates::new(1000, 10);
+        let batch = [2, 1, 1, 3, 1].map(|number| Some(client(number)));
+        let waiting = |now| rates.who_can_wait(batch.into_iter().chain([None]), now);
+        assert!(rates.allows(client(2), SECOND) && rates.allows(client(1), SECOND));
+        let within = (0..5).all(|_| rates.allows(client(1), SECOND));
+        assert_eq!((within, waiting(SECOND)), (true, 0), "nobody was refused");
+        while rates.allows(client(1), SECOND) {}
+        assert_eq!(waiting(SECOND), 0b10110);
+        assert_eq!(waiting(SECOND + SECOND / 50), 0, "within its burst again");
     }
 
     #[test]

@@ -147,17 +147,34 @@ impl Running {
 
     fn answer(&mut self, batch: &mut Batch, received: usize, zones: &Zones) {
         let arrived_ns = clock::nanoseconds();
-        for slot in 0..received {
+        let clients = (0..received).map(|slot| batch.origin(slot).map(|origin| origin.peer.ip()));
+        let waiting = self.rates.who_can_wait(clients, arrived_ns);
+        self.answer_all(batch, (0..received).filter(|slot| waiting >> slot & 1 == 0), zones, arrived_ns);
+        if waiting != 0 {
+            // Telling a client that floods that it is refused takes longer than all the rest.
+            self.answer_all(batch, (0..received).filter(|slot| waiting >> slot & 1 != 0), zones, arrived_ns);
+        }
+        self.batches += 1;
+        if self.batches.is_multiple_of(SAMPLE) {
+            self.hit_ns = clock::nanoseconds().saturating_sub(arrived_ns);
+        }
+    }
+
+    #[inline]
+    fn answer_all(
+        &mut self,
+        batch: &mut Batch,
+        slots: impl Iterator<Item = usize>,
+        zones: &Zones,
+        arrived_ns: u64,
+    ) {
+        for slot in slots {
             if !batch.has_room() {
                 self.send(batch);
             }
             self.answer_one(batch, slot, zones, arrived_ns);
         }
         self.send(batch);
-        self.batches += 1;
-        if self.batches.is_multiple_of(SAMPLE) {
-            self.hit_ns = clock::nanoseconds().saturating_sub(arrived_ns);
-        }
     }
 
     #[inline]

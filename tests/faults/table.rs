@@ -104,7 +104,7 @@ impl Row {
     fn line(&self, healthy: &Row) -> String {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         format!(
-            "{:<16} {:<6} {:>6} {:>9} {:>9} {:>5} {:>8.1} {:>9.1} {:>9.2} {:>5}{}",
+            "{:<16} {:<6} {:>6} {:>9} {:>9} {:>5} {:>8.1} {:>9.1} {:>8.1} {:>9.2} {:>5}{}",
             self.fault.name(),
             self.setting.name(),
             self.outcome.sent,
@@ -112,6 +112,7 @@ impl Row {
             self.outcome.answered() - self.outcome.with(0),
             self.outcome.lost(),
             milliseconds(self.outcome.quantile(500)),
+            milliseconds(self.outcome.quantile(999)),
             milliseconds(self.added(healthy)),
             self.per_query(),
             self.most,
@@ -146,8 +147,8 @@ fn one_upstream_that_is_well_is_enough() {
     let _turn = alone();
     let rows = measure_all();
     let mut table = String::from(
-        "fault            setting  sent  answered  SERVFAIL  lost   p50 ms  p99.9 ms  upstream  most\n\
-         \u{20}                                                                 added   /query\n",
+        "fault            setting  sent  answered  SERVFAIL  lost   p50 ms  p99.9 ms    added  upstream  most\n\
+         \u{20}                                                                              /query\n",
     );
     let mut violations = Vec::new();
     for row in &rows {

@@ -25,6 +25,8 @@ struct Bed {
 #[derive(Clone, Copy)]
 enum Peer {
     Echo,
+    /// The same, but late.
+    Slow,
     Silent,
     Refuse,
     Unreachable,
@@ -50,7 +52,7 @@ impl Bed {
                         sleep(patience).await;
                         return Err(failure(Reason::Timeout));
                     }
-                    Peer::Echo | Peer::Silent => {}
+                    Peer::Echo | Peer::Slow | Peer::Silent => {}
                 }
                 sleep(Duration::from_millis(5)).await;
                 spawn_local(meet(far, peer));
@@ -87,8 +89,8 @@ impl Bed {
 async fn meet(mut far: DuplexStream, peer: Peer) {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = far.read(&mut buffer).await {
-        if let Peer::Echo = peer {
-            sleep(Duration::from_millis(1)).await;
+        if let Peer::Echo | Peer::Slow = peer {
+            sleep(if let Peer::Slow = peer { 2 * PATIENCE } else { Duration::from_millis(1) }).await;
             // A query becomes its own answer.
             buffer[4] |= 0x80;
             let _ = far.write_all(&buffer[..length]).await;
@@ -195,6 +197,70 @@ fn a_need_for_life_is_not_met_by_a_connection_that_is_merely_new() {
         let asked = bed.pool.acquire(need, PATIENCE).await.unwrap();
         assert_eq!((asked.serial(), bed.dials()), (2, 4), "the one that never opened has no number");
         assert!(started.elapsed() < PATIENCE + Duration::from_millis(100), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn a_need_for_life_is_met_by_its_latest_sign() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo]);
+        let started = Instant::now();
+        let both = join_all([bed.acquire(), bed.acquire()]).await.into_iter().map(Result::unwrap);
+        let both: Vec<_> = both.collect();
+        for connection in &both {
+            connection.exchange(&RESPONSE, &[]).await.unwrap();
+        }
+        let need = Need { alive_since: Some(started), avoid: None };
+        let asked = bed.pool.acquire(need, PATIENCE).await.unwrap();
+        assert_eq!(asked.serial(), both[1].serial());
+    });
+}
+
+#[test]
+fn who_was_late_comes_after_its_equals() {
+    run(async {
+        let bed = Bed::new(&[Peer::Slow, Peer::Echo]);
+        bed.exchange().await;
+        bed.pool.connect_beside().await.unwrap();
+        for _ in 0..10 {
+            assert_eq!(bed.exchange().await, 1);
+        }
+        sleep(2 * FRESH).await;
+        assert_eq!(join_all([bed.exchange(), bed.exchange()]).await, [1, 0]);
+    });
+}
+
+/// Three queries at a time for so many milliseconds; the longest way of one.
+async fn slowest(bed: &Bed, milliseconds: u64) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..milliseconds / 2 {
+        let started = Instant::now();
+        join_all((0..3).map(|_| bed.exchange())).await;
+        slowest = slowest.max(started.elapsed());
+        sleep(Duration::from_millis(1)).await;
+    }
+    slowest
+}
+
+#[test]
+fn nobody_is_given_a_connection_that_is_dead_from_the_start() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo, Peer::Silent]);
+        bed.exchange().await;
+        let slowest = timeout(Duration::from_secs(10), slowest(&bed, 2000)).await;
+        assert!(slowest.expect("a query hangs") < Duration::from_millis(20));
+        assert!(bed.dials() > 5, "{} dials", bed.dials());
+    });
+}
+
+#[test]
+fn a_connect_that_hangs_holds_up_nobody() {
+    run(async {
+        let bed = Bed::new(&[Peer::Echo, Peer::Unreachable]);
+        bed.exchange().await;
+        assert!(slowest(&bed, 40).await < Duration::from_millis(8));
+        assert!(slowest(&bed, 40).await < Duration::from_millis(4), "it is known to hang");
+        assert_eq!(bed.dials(), 2);
     });
 }
 
