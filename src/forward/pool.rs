@@ -31,7 +31,8 @@ const MAX_CONNECTIONS: usize = 4;
 const MAX_TOTAL: usize = 64;
 /// Queries in flight on a connection whose answers are flowing, before the next one is used.
 const FLOWING: usize = 16;
-/// A connection is flowing if an answer came within this.
+/// A connection is flowing if an answer came within this: longer than the thread rests between two turns under
+/// load.
 const FRESH: Duration = Duration::from_micros(1500);
 /// A peer that owes an answer and is silent for longer is busy with something slow, if it answers in order.
 const BUSY: Duration = Duration::from_millis(5);

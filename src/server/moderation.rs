@@ -21,11 +21,10 @@ const WINDOW: u64 = 4_000_000;
 const LOAD: u32 = 16;
 /// So many misses are to gather during a rest.
 const TOGETHER: u32 = 8;
-/// No rest is longer, nanoseconds. The kernel adds its timer slack, 50 µs.
-const MAX_REST: u64 = 500_000;
+/// No rest is longer, nanoseconds. The kernel adds its timer slack, 50 µs. A miss waits for one rest at most until
+/// it is sent, and its answer for another: benches/README.md has what that costs and saves.
+const MAX_REST: u64 = 1_000_000;
 
-static TEMP: std::sync::LazyLock<u64> =
-    std::sync::LazyLock::new(|| std::env::var("REST").ok().and_then(|v| v.parse().ok()).unwrap_or(MAX_REST));
 /// Tells when to rest.
 #[derive(Debug, Default)]
 pub struct Moderation {
@@ -51,6 +50,11 @@ impl Moderation {
         self.worked.set(true);
     }
 
+    /// Whether misses come so fast that it pays to let them gather.
+    pub fn is_due(&self) -> bool {
+        self.before.get() >= LOAD
+    }
+
     /// Runs `future`, a whole thread's work, and sleeps after its turns when that is due.
     pub async fn moderate<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
@@ -59,9 +63,10 @@ impl Moderation {
             Arc::new(Turn { thread: thread::current().id(), unfinished: AtomicBool::new(false), outer });
         let waker = Waker::from(turn.clone());
         poll_fn(|_| {
+            turn.unfinished.store(false, Relaxed);
             let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
             if polled.is_pending()
-                && !turn.unfinished.swap(false, Relaxed)
+                && !turn.unfinished.load(Relaxed)
                 && self.worked.take()
                 && let Some(rest) = self.rest(nanoseconds())
             {
@@ -82,8 +87,8 @@ impl Moderation {
             self.before.set(if elapsed < 2 * WINDOW { count } else { 0 });
             self.began.set(now);
         }
-        let misses = Some(self.before.get()).filter(|misses| *misses >= LOAD)?;
-        Some(Duration::from_nanos((WINDOW * u64::from(TOGETHER) / u64::from(misses)).min(*TEMP)))
+        let gathering = WINDOW * u64::from(TOGETHER) / u64::from(self.before.get().max(1));
+        self.is_due().then(|| Duration::from_nanos(gathering.min(MAX_REST)))
     }
 }
 
@@ -110,6 +115,8 @@ impl Wake for Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     const MS: u64 = 1_000_000;
@@ -134,7 +141,41 @@ mod tests {
             rests += u32::from(moderation.rest(now).is_some());
         }
         assert!(rests > 90, "{rests}");
+        assert!(moderation.is_due());
         moderation.taken_in();
         assert_eq!(moderation.rest(now + 1000 * MS), None);
+        assert!(!moderation.is_due());
+    }
+
+    #[test]
+    fn the_more_come_the_shorter_it_rests() {
+        let rest_at = |per_second: u32| {
+            let moderation = Moderation::default();
+            moderation.rest(1000 * MS);
+            (0..per_second / 250).for_each(|_| moderation.taken_in());
+            moderation.rest(1004 * MS).map(|rest| rest.as_micros())
+        };
+        assert_eq!([2_000, 4_000, 8_000, 40_000].map(rest_at), [None, Some(1000), Some(1000), Some(200)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_finished_is_not_held_back() {
+        let moderation = Moderation { before: Cell::new(LOAD), ..Moderation::default() };
+        let started = Instant::now();
+        moderation.began.set(nanoseconds());
+        let steps = async {
+            for _ in 0..1000 {
+                moderation.taken_in();
+                let mut again = true;
+                // Wakes itself, as a LocalSet does that has more tasks than a turn takes.
+                poll_fn(|context| {
+                    context.waker().wake_by_ref();
+                    if std::mem::take(&mut again) { Poll::Pending } else { Poll::Ready(()) }
+                })
+                .await;
+            }
+        };
+        moderation.moderate(steps).await;
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
     }
 }

@@ -1,7 +1,10 @@
 use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
@@ -287,5 +290,64 @@ fn queries_wear_a_connection_out() {
             });
             assert_eq!(connection.is_aged(Instant::now()), number == 4);
         }
+    });
+}
+
+/// Counts acknowledgements.
+struct Watched(DuplexStream, Rc<Cell<u32>>);
+
+impl Stream for Watched {
+    fn acknowledge(&self) {
+        self.1.set(self.1.get() + 1);
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[test]
+fn an_answer_is_acknowledged_while_others_are_owed_unless_a_query_does_it() {
+    run(async {
+        let acknowledged = Rc::new(Cell::new(0));
+        let (near, mut far) = duplex(1 << 20);
+        let watched = Watched(near, Rc::clone(&acknowledged));
+        let connection = Connection::start(watched, &remote(), 0, EXPIRE);
+        let asked: Vec<_> = (1..=3).map(|mark| connection.send(&message(0, mark), &[]).unwrap()).collect();
+        let first = read(&mut far).await;
+        write(&mut far, &first).await;
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(acknowledged.get(), 1, "nothing else told the peer");
+        let second = read(&mut far).await;
+        write(&mut far, &second).await;
+        tokio::task::yield_now().await;
+        let fourth = connection.send(&message(0, 4), &[]).unwrap();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(acknowledged.get(), 1, "the fourth query did");
+        drop((asked, fourth));
     });
 }

@@ -133,6 +133,10 @@ impl<R: Resolve> Misses<R> {
                 self.waits.observe(Duration::from_nanos(now.saturating_sub(miss.arrived_ns)));
                 self.accept(miss);
             }
+            if self.moderation.is_due() {
+                // Until after the rest: one miss more in this turn would cost as much as all others.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
