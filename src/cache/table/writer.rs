@@ -86,6 +86,9 @@ impl Table {
             }
         }
         writer.blocks_left[store as usize] -= blocks;
+        // Pairs with the fence in `copy`: who sees what is written from here on into a block that was given back,
+        // maybe by another thread, also sees the new sequence of the slot whose block it was.
+        fence(Release);
         let answer = self.write_blocks(&mut writer, draft.octets, END);
         let first_block = self.write_blocks(&mut writer, draft.key.lines().as_flattened(), answer);
         if let Some(old) = old {

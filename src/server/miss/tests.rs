@@ -19,11 +19,13 @@ const CLIENT_NAME: &str = "example.com.default.svc.cluster.local";
 #[derive(Default)]
 struct Nothing {
     asked: Cell<usize>,
+    panics: Cell<bool>,
 }
 
 impl Resolve for Nothing {
     async fn resolve(&self, message: &[u8], _: &[u8], _: ClientTransport) -> Result<Vec<u8>, ForwardError> {
         self.asked.set(self.asked.get() + 1);
+        assert!(!self.panics.get(), "a bug");
         let mut reply = message.to_vec();
         reply[2..4].copy_from_slice(&[0x81, 0x83]);
         Ok(reply)
@@ -151,5 +153,21 @@ fn who_comes_when_nobody_waits_any_more_does_not_wait() {
         let len = desk.client.recv(&mut reply).unwrap();
         assert_eq!((desk.upstream.asked.get(), &reply[3..8]), (0, &[0x80, 0, 1, 0, 1][..]));
         assert_eq!(reply[len - 10..len], [0, 0, 0, 0, 0, 4, 192, 0, 2, 7], "TTL 0");
+    });
+}
+
+#[test]
+fn a_bug_costs_one_answer() {
+    run(async {
+        let desk = Desk::new();
+        let mut rcode = async |panics| {
+            desk.upstream.panics.set(panics);
+            desk.accept(None).await;
+            let mut reply = [0; 512];
+            desk.client.recv(&mut reply).map(|_| reply[3] & 15).ok()
+        };
+        let [nxdomain, servfail] = [Rcode::NXDOMAIN, Rcode::SERVFAIL].map(|rcode| Some(rcode.0 as u8));
+        assert_eq!(rcode(true).await, servfail);
+        assert_eq!(rcode(false).await, nxdomain);
     });
 }
