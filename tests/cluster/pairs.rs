@@ -43,8 +43,8 @@ fn no_pair_loses_an_answer_or_clashes() {
         assert_eq!(counted, nothing, "{backend}");
         let entries = dns_entries(rig.cluster.node()).expect("the table");
         assert!(entries.iter().all(|entry| entry.tcp && !entry.involves(POD)), "{entries:?}");
-        // 600 misses went over a few connections.
-        assert!(entries.len() < 20, "{entries:?}");
+        // 600 misses went over a few connections at a time, replaced as they wore out: 16 in a second.
+        assert!(entries.len() < 60, "{entries:?}");
         daemon.stop();
     }
 }
