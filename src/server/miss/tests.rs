@@ -160,7 +160,7 @@ fn who_comes_when_nobody_waits_any_more_does_not_wait() {
 fn a_bug_costs_one_answer() {
     run(async {
         let desk = Desk::new();
-        let mut rcode = async |panics| {
+        let rcode = async |panics| {
             desk.upstream.panics.set(panics);
             desk.accept(None).await;
             let mut reply = [0; 512];
