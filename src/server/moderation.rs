@@ -162,9 +162,10 @@ mod tests {
     async fn what_is_not_finished_is_not_held_back() {
         let moderation = Moderation { before: Cell::new(LOAD), ..Moderation::default() };
         let started = Instant::now();
-        moderation.began.set(nanoseconds());
         let steps = async {
             for _ in 0..1000 {
+                // The load does not end.
+                moderation.began.set(nanoseconds());
                 moderation.taken_in();
                 let mut again = true;
                 // Wakes itself, as a LocalSet does that has more tasks than a turn takes.
