@@ -1,7 +1,6 @@
 //! A miss without the system calls' own work: from the queue through forward and cache to the reply.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -64,7 +63,7 @@ impl Desk {
                 Arc::<Refusals>::default(),
             );
             let chain = Chain::new(&[directive(port)], Rc::new(NoMetrics)).map_err(io::Error::other)?;
-            misses.set_upstreams(HashMap::from([(zone.block.id, Rc::new(chain))]));
+            misses.set_upstreams([(zone.block.id, Rc::new(chain))]);
             tokio::task::spawn_local(misses.serve(waiting));
             UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await
         })?;

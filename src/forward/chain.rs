@@ -66,14 +66,15 @@ impl Chain {
         let mut directives = self.directives.iter().filter(|directive| directive.matches(name));
         let mut directive = directives.next().ok_or(ForwardError::NotForwarded)?;
         let query = Query::new(query).ok_or(ForwardError::Malformed)?;
-        let deadline = Instant::now() + DEADLINE;
+        let mut now = Instant::now();
+        let deadline = now + DEADLINE;
         loop {
-            let reply = directive.resolve(&query, client, deadline).await?;
+            let reply = directive.resolve(&query, client, now, deadline).await?;
             if !directive.config.next.contains(&message::rcode(&reply)) {
                 return Ok(reply);
             }
             match directives.next() {
-                Some(next) => directive = next,
+                Some(next) => (directive, now) = (next, Instant::now()),
                 None => return Ok(reply),
             }
         }

@@ -10,16 +10,15 @@
 //! at everything in flight.
 
 mod driver;
+mod in_flight;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::dial::Stream;
@@ -30,9 +29,8 @@ use super::message;
 use super::metrics::{Metrics, Protocol};
 use super::random::Random;
 use driver::Driver;
+use in_flight::{Delivery, InFlight};
 
-/// Ids in use at most, of 65 536: a random one is free at the first or second try.
-const MAX_IN_FLIGHT: usize = 4096;
 /// Octets waiting to be written at most.
 const MAX_OUTBOX: usize = 1 << 20;
 /// Frames nobody asked for, in a row, that a peer may send.
@@ -78,15 +76,8 @@ pub(super) struct Remote {
 }
 
 struct State {
-    /// Every id an answer may still come for. CoreDNS answers in order, so a query that nobody
-    /// waits for any more still stands before the others, and still counts.
-    in_flight: HashMap<u16, Waiter, foldhash::fast::RandomState>,
-    /// How many of those somebody waits for.
-    waiting: usize,
-    sent: u64,
+    in_flight: InFlight,
     answered: bool,
-    /// The latest query that was answered, by number.
-    latest: u64,
     strays: u32,
     outbox: FrameWriter,
     driver: Option<Waker>,
@@ -98,26 +89,6 @@ struct State {
     /// Whether that was late the last time it was heard.
     late: bool,
     idle_since: Instant,
-}
-
-struct Waiter {
-    /// Tells this query from a later one under the same id.
-    number: u64,
-    /// Name, type and class.
-    question: Box<[u8]>,
-    /// `None` once nobody waits.
-    reply: Option<oneshot::Sender<Vec<u8>>>,
-}
-
-/// What a frame was.
-#[derive(Debug, PartialEq, Eq)]
-enum Delivery {
-    /// An answer, later queries' answers not yet seen.
-    InOrder,
-    /// An answer to an earlier query than another answer before it.
-    Overtaken,
-    /// It answers nobody's question.
-    Stray,
 }
 
 impl Connection {
@@ -149,24 +120,17 @@ impl Connection {
     /// What comes under the id but answers another question is ignored, and so is the hurt it could
     /// do to the others on this connection.
     pub(super) async fn exchange(&self, query: &[u8], question: &[u8]) -> Result<Vec<u8>, Broken> {
-        let (ticket, reply) = self.send(query, question)?;
-        match reply.await {
-            Ok(mut reply) => {
-                message::set_id(&mut reply, message::id(query));
-                Ok(reply)
-            }
-            Err(_) => {
-                drop(ticket);
-                Err(self.broken())
-            }
-        }
+        let ticket = self.send(query, question)?;
+        let answer = poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            state.in_flight.poll_answer(ticket.id, context)
+        });
+        let mut reply = answer.await.ok_or_else(|| self.broken())?;
+        message::set_id(&mut reply, message::id(query));
+        Ok(reply)
     }
 
-    fn send(
-        &self,
-        query: &[u8],
-        question: &[u8],
-    ) -> Result<(Ticket<'_>, oneshot::Receiver<Vec<u8>>), Broken> {
+    fn send(&self, query: &[u8], question: &[u8]) -> Result<Ticket<'_>, Broken> {
         if !self.is_open() {
             return Err(self.broken());
         }
@@ -174,23 +138,11 @@ impl Connection {
         if state.is_full() {
             return Err(Broken { reason: Reason::Busy, reused: false });
         }
-        let (reply, receiver) = oneshot::channel();
-        let number = state.sent;
-        let waiter = Waiter { number, question: question.into(), reply: Some(reply) };
-        let id = loop {
-            let id = self.remote.random.number();
-            if let Entry::Vacant(free) = state.in_flight.entry(id) {
-                free.insert(waiter);
-                break id;
-            }
-        };
-        state.sent += 1;
-        state.waiting += 1;
+        let id = state.in_flight.add(question, &self.remote.random);
         state.silent_since.get_or_insert_with(Instant::now);
         state.outbox.push(id, query);
         state.wake_driver();
-        let ticket = Ticket { connection: self, id, number };
-        Ok((ticket, receiver))
+        Ok(Ticket { connection: self, id })
     }
 
     /// Takes no more queries; closes once nobody waits.
@@ -204,8 +156,7 @@ impl Connection {
     pub(super) fn close(&self, reason: Reason) {
         let mut state = self.state.borrow_mut();
         state.closed.get_or_insert(reason);
-        state.in_flight.clear();
-        state.waiting = 0;
+        state.in_flight.close();
         state.wake_driver();
     }
 
@@ -227,13 +178,13 @@ impl Connection {
 
     /// Whether it lived longer, or served more queries, than it should.
     pub(super) fn is_aged(&self, now: Instant) -> bool {
-        let worn = || self.remote.max_queries.is_some_and(|max| self.state.borrow().sent >= max);
+        let worn = || self.remote.max_queries.is_some_and(|max| self.state.borrow().in_flight.sent() >= max);
         now >= self.aged || worn()
     }
 
     /// Queries the peer has yet to answer.
     pub(super) fn load(&self) -> usize {
-        self.state.borrow().in_flight.len()
+        self.state.borrow().in_flight.unanswered()
     }
 
     /// How long the peer has owed an answer without sending any.
@@ -277,11 +228,8 @@ impl Connection {
 impl State {
     fn new(now: Instant) -> State {
         State {
-            in_flight: HashMap::default(),
-            waiting: 0,
-            sent: 0,
+            in_flight: InFlight::default(),
             answered: false,
-            latest: 0,
             strays: 0,
             outbox: FrameWriter::default(),
             driver: None,
@@ -295,7 +243,7 @@ impl State {
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight.len() >= MAX_IN_FLIGHT || self.outbox.len() >= MAX_OUTBOX
+        self.in_flight.is_full() || self.outbox.len() >= MAX_OUTBOX
     }
 
     fn wake_driver(&self) {
@@ -304,57 +252,39 @@ impl State {
         }
     }
 
-    /// Hands a frame to whoever waits for it.
-    fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<Delivery, Reason> {
-        let waiter = match self.in_flight.entry(message::id(frame)) {
-            Entry::Occupied(entry) if message::answers(frame, &entry.get().question) => entry.remove(),
-            _ => {
-                self.strays += 1;
-                return if self.strays > MAX_STRAYS { Err(Reason::Garbage) } else { Ok(Delivery::Stray) };
-            }
+    /// Hands a frame to whoever waits for it. `None`: nobody asked for it.
+    fn deliver(&mut self, frame: &[u8], now: Instant) -> Result<Option<Delivery>, Reason> {
+        let Some(delivery) = self.in_flight.deliver(frame) else {
+            self.strays += 1;
+            return if self.strays > MAX_STRAYS { Err(Reason::Garbage) } else { Ok(None) };
         };
         self.strays = 0;
         self.answered = true;
         self.heard = Some(now);
         self.late = self.silent_since.is_some_and(|since| now - since > MIN_PATIENCE);
-        self.silent_since = (!self.in_flight.is_empty()).then_some(now);
-        if let Some(reply) = waiter.reply {
-            self.stop_waiting(now);
-            // A receiver that is gone has been cancelled in this very turn.
-            let _ = reply.send(frame.to_vec());
-        }
-        let overtaken = waiter.number < self.latest;
-        self.latest = self.latest.max(waiter.number);
-        Ok(if overtaken { Delivery::Overtaken } else { Delivery::InOrder })
-    }
-
-    fn stop_waiting(&mut self, now: Instant) {
-        self.waiting -= 1;
-        if self.waiting == 0 {
+        self.silent_since = (self.in_flight.unanswered() > 0).then_some(now);
+        if self.in_flight.waiting() == 0 {
             self.idle_since = now;
         }
+        Ok(Some(delivery))
     }
 }
 
-/// One query's place in the id table; dropping it before the answer gives the answer up.
+/// One query's place; dropping it before the answer gives the answer up.
 struct Ticket<'a> {
     connection: &'a Connection,
     id: u16,
-    number: u64,
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut state = self.connection.state.borrow_mut();
-        let Some(waiter) = state.in_flight.get_mut(&self.id) else {
+        if !state.in_flight.give_up(self.id) || state.in_flight.waiting() > 0 {
             return;
-        };
-        // The id stays taken: its answer may still come and must not meet another query.
-        if waiter.number == self.number && waiter.reply.take().is_some() {
-            state.stop_waiting(Instant::now());
-            if state.retired && state.waiting == 0 {
-                state.wake_driver();
-            }
+        }
+        state.idle_since = Instant::now();
+        if state.retired {
+            state.wake_driver();
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
+use super::alarms::Alarms;
 use super::budget::Budget;
 use super::chain::ClientTransport;
 use super::config::{Config, Tls, Transport};
@@ -28,6 +29,7 @@ pub(super) struct Directive {
     pub(super) random: Rc<Random>,
     pub(super) metrics: Rc<dyn Metrics>,
     pub(super) hedges: Budget,
+    pub(super) alarms: Alarms,
     in_flight: Cell<usize>,
 }
 
@@ -46,6 +48,7 @@ impl Directive {
             random: Rc::clone(&directory.random),
             metrics: Rc::clone(&directory.metrics),
             hedges: Budget::new(),
+            alarms: Alarms::default(),
             in_flight: Cell::new(0),
         })
     }
@@ -56,11 +59,12 @@ impl Directive {
         self.config.from.contains(name) && !excepted()
     }
 
-    /// Asks the upstreams, until `deadline` at most.
+    /// Asks the upstreams, from `now` until `deadline` at most.
     pub(super) async fn resolve(
         &self,
         query: &Query<'_>,
         client: ClientTransport,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Vec<u8>, ForwardError> {
         let _place = self.enter()?;
@@ -71,7 +75,7 @@ impl Directive {
         };
         let mut entrants = Entrant::all(self);
         self.hedges.earn();
-        Exchange::new(self, query, datagram, &mut entrants, deadline)?.run().await
+        Exchange::new(self, query, datagram, &mut entrants, now..deadline)?.run().await
     }
 
     /// Counts a query in, unless `max_concurrent` are.

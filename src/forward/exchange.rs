@@ -12,11 +12,13 @@
 mod attempts;
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::directive::Directive;
 use super::error::{Failure, ForwardError, Reason};
@@ -58,6 +60,9 @@ pub(super) struct Entrant {
     progress: Cell<Progress>,
 }
 
+/// For one or two of them, which is what most directives name, nothing is allocated.
+pub(super) type Entrants = SmallVec<[Entrant; 2]>;
+
 /// What the loop knows of an entrant.
 #[derive(Clone, Copy, Default)]
 struct Progress {
@@ -82,13 +87,13 @@ type Outcome = (usize, Result<Vec<u8>, Attempt>);
 
 impl Entrant {
     /// All of a directive's upstreams, in the order in which this query should try them.
-    pub(super) fn all(directive: &Directive) -> Vec<Entrant> {
+    pub(super) fn all(directive: &Directive) -> Entrants {
         let entrant = |upstream: &Rc<Upstream>| Entrant {
             upstream: Rc::clone(upstream),
             tally: Tally::default(),
             progress: Cell::default(),
         };
-        let mut entrants: Vec<Entrant> = directive.upstreams.iter().map(entrant).collect();
+        let mut entrants: Entrants = directive.upstreams.iter().map(entrant).collect();
         directive.rotation.arrange(&mut entrants, &directive.random);
         entrants
     }
@@ -105,13 +110,13 @@ impl Entrant {
 }
 
 impl<'a> Exchange<'a> {
-    /// Fails at once if all upstreams are down and the directive wants that.
+    /// For the `time` given. Fails at once if all upstreams are down and the directive wants that.
     pub(super) fn new(
         directive: &'a Directive,
         query: &'a Query<'a>,
         datagram: bool,
         entrants: &'a mut [Entrant],
-        deadline: Instant,
+        time: Range<Instant>,
     ) -> Result<Exchange<'a>, ForwardError> {
         let ask_down = entrants.iter().all(|entrant| entrant.upstream.health() == Health::Down);
         if ask_down {
@@ -127,8 +132,8 @@ impl<'a> Exchange<'a> {
             datagram,
             entrants,
             ask_down,
-            started: Instant::now(),
-            deadline,
+            started: time.start,
+            deadline: time.end,
             connects_failed: 0,
             last_reply: None,
             last_failure: None,
@@ -141,14 +146,14 @@ impl<'a> Exchange<'a> {
         let deadline = self.deadline;
         let place = pin!(None);
         let mut attempts = Attempts::new(place);
-        let mut alarm = pin!(sleep_until(deadline));
+        let mut alarm = self.directive.alarms.lend(deadline);
         // When silence becomes suspicious, and how many times it did.
         let mut hedge_at = deadline;
         let mut hedges = 0;
         let mut hedging = false;
         let mut wanted = true;
+        let mut now = self.started;
         loop {
-            let now = Instant::now();
             if now >= deadline {
                 return self.timed_out();
             }
@@ -158,7 +163,7 @@ impl<'a> Exchange<'a> {
                     Next::Upstream(index) => {
                         self.begin(index, now, hedging);
                         let entrant = &self.entrants[index];
-                        attempts.add(attempt(index, entrant, self.query, self.datagram));
+                        attempts.add(attempt(index, entrant, self.query, self.datagram, now));
                         wanted = false;
                         hedge_at = self.hedge_at(now, hedges);
                         wake_at = hedge_at;
@@ -173,8 +178,8 @@ impl<'a> Exchange<'a> {
                     }
                 }
             }
-            alarm.as_mut().reset(wake_at);
-            match attempts.first(alarm.as_mut()).await {
+            alarm.set(wake_at);
+            match attempts.first(&mut alarm).await {
                 Some((index, outcome)) => {
                     if let Some(reply) = self.note(index, outcome) {
                         return Ok(reply);
@@ -189,6 +194,7 @@ impl<'a> Exchange<'a> {
                 }
                 None => {}
             }
+            now = Instant::now();
         }
     }
 
@@ -224,7 +230,7 @@ impl<'a> Exchange<'a> {
     /// the rest sooner helps nobody.
     fn hedge_at(&self, now: Instant, hedges: u32) -> Instant {
         let upstream = &self.entrants[self.last_asked].upstream;
-        let patience = upstream.patience() * (1 << hedges.min(5));
+        let patience = upstream.patience(now) * (1 << hedges.min(5));
         (now + patience).min(self.deadline)
     }
 
@@ -324,7 +330,13 @@ impl<'a> Exchange<'a> {
     }
 }
 
-async fn attempt(index: usize, entrant: &Entrant, query: &Query<'_>, datagram: bool) -> Outcome {
-    let outcome = entrant.upstream.attempt(query, datagram, &entrant.tally);
+async fn attempt(
+    index: usize,
+    entrant: &Entrant,
+    query: &Query<'_>,
+    datagram: bool,
+    now: Instant,
+) -> Outcome {
+    let outcome = entrant.upstream.attempt(query, datagram, &entrant.tally, now);
     (index, outcome.await)
 }

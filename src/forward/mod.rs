@@ -9,6 +9,7 @@
 //! Octets in, octets out: nothing here knows a cache or a client. All of it lives on one thread
 //! inside a [`tokio::task::LocalSet`]; no future is `Send`.
 
+mod alarms;
 mod budget;
 mod chain;
 mod config;

@@ -114,8 +114,7 @@ impl Pool {
     /// A connection to send one query on: an unused one, a new one, or the least loaded one.
     ///
     /// One whose peer has been silent for `patience` although it owes an answer is avoided.
-    pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration) -> Outcome {
-        let now = Instant::now();
+    pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration, now: Instant) -> Outcome {
         self.patience.set(patience);
         if let Some(flowing) = self.flowing(need, now) {
             self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);

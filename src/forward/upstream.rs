@@ -181,9 +181,10 @@ impl Upstream {
         self.health.get()
     }
 
-    /// How long to wait for it before asking someone else too.
-    pub(super) fn patience(&self) -> Duration {
-        self.latency.patience(self.answered.get().map_or(Duration::ZERO, |at| at.elapsed()))
+    /// How long to wait for it, from `now`, before asking someone else too.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
+        self.latency
+            .patience(self.answered.get().map_or(Duration::ZERO, |at| now.saturating_duration_since(at)))
     }
 
     /// Whether it has answered nothing since `then`.
@@ -191,7 +192,7 @@ impl Upstream {
         self.answered.get().is_none_or(|at| at < then)
     }
 
-    /// One attempt at an answer: at most [`MAX_ATTEMPTS`] messages together with what `tally`
+    /// One attempt at an answer, begun `now`: at most [`MAX_ATTEMPTS`] messages together with what `tally`
     /// counts already, the first one of this attempt included. A connection that had answered before and
     /// broke is replaced at once; a truncated datagram is followed up over TCP; a server that rejects EDNS
     /// is asked without.
@@ -202,23 +203,23 @@ impl Upstream {
         query: &Query<'_>,
         datagram: bool,
         tally: &Tally,
+        now: Instant,
     ) -> Result<Vec<u8>, Attempt> {
         let datagram = self.protocol(datagram) == Protocol::Udp;
-        let send = async |message: &[u8]| {
+        let send = async |message: &[u8], now| {
             if datagram {
                 self.by_datagram(message, query, tally).await
             } else {
-                self.by_stream(message, query, tally).await
+                self.by_stream(message, query, tally, now).await
             }
         };
-        let started = Instant::now();
-        let plain = self.edns.avoids(started).then(|| query.without_opt());
+        let plain = self.edns.avoids(now).then(|| query.without_opt());
         let message = plain.as_deref().unwrap_or(query.message());
-        let mut reply = send(message).await?;
+        let mut reply = send(message, now).await?;
         if plain.is_none()
             && query.edns_is_rejected_by(&reply)
             && tally.claim()
-            && let Ok(answer) = send(&query.without_opt()).await
+            && let Ok(answer) = send(&query.without_opt(), Instant::now()).await
         {
             if !query.edns_is_rejected_by(&answer) {
                 self.edns.rejected(Instant::now());
@@ -228,11 +229,12 @@ impl Upstream {
         if datagram
             && message::is_truncated(&reply)
             && tally.claim()
-            && let Ok(Ok(full)) = timeout(MAX_FOLLOW_UP, self.by_stream(message, query, tally)).await
+            && let Ok(Ok(full)) =
+                timeout(MAX_FOLLOW_UP, self.by_stream(message, query, tally, Instant::now())).await
         {
             reply = full;
         }
-        self.note_answer(&reply, started);
+        self.note_answer(&reply, now);
         Ok(reply)
     }
 
@@ -248,9 +250,15 @@ impl Upstream {
         reply.await.map_err(Attempt::Failed)
     }
 
-    async fn by_stream(&self, message: &[u8], query: &Query<'_>, tally: &Tally) -> Result<Vec<u8>, Attempt> {
+    async fn by_stream(
+        &self,
+        message: &[u8],
+        query: &Query<'_>,
+        tally: &Tally,
+        mut now: Instant,
+    ) -> Result<Vec<u8>, Attempt> {
         loop {
-            let connection = self.connection(tally).await?;
+            let connection = self.connection(tally, now).await?;
             let serial = connection.serial();
             tally.last.set(Some((serial, Some(Instant::now()))));
             let reason = match connection.exchange(message, query.question()).await {
@@ -263,6 +271,7 @@ impl Upstream {
                     tally.last.set(Some((serial, None)));
                     if broken.reused && tally.claim() {
                         self.remote.metrics.retried(self.remote.to);
+                        now = Instant::now();
                         continue;
                     }
                     broken.reason
@@ -273,9 +282,9 @@ impl Upstream {
     }
 
     /// A connection for one message, which `tally` counts unless there is none.
-    async fn connection(&self, tally: &Tally) -> Result<Rc<Connection>, Attempt> {
+    async fn connection(&self, tally: &Tally, now: Instant) -> Result<Rc<Connection>, Attempt> {
         tally.dialling.set(tally.dialling.get() + 1);
-        let acquired = self.pool.acquire(tally.need(), self.patience()).await;
+        let acquired = self.pool.acquire(tally.need(), self.patience(now), now).await;
         tally.dialling.set(tally.dialling.get() - 1);
         acquired.map_err(|unconnected| {
             tally.hand_back();
@@ -285,10 +294,11 @@ impl Upstream {
 
     fn note_answer(&self, reply: &[u8], started: Instant) {
         let now = Instant::now();
+        let took = now - started;
         self.answered.set(Some(now));
         self.health.answered();
-        self.latency.observe(now - started);
-        self.remote.metrics.answered(self.remote.to, message::rcode(reply), now - started);
+        self.latency.observe(took);
+        self.remote.metrics.answered(self.remote.to, message::rcode(reply), took);
     }
 
     fn failure(&self, reason: Reason) -> Failure {

@@ -1,5 +1,7 @@
 //! An upstream's message, checked once and kept as the bytes it was.
 
+use smallvec::SmallVec;
+
 use super::edns::Edns;
 use super::header::{Flags, HEADER, Opcode, Rcode, Record, record_type, u16_at, u32_at};
 use super::query::{question_end, same_question};
@@ -73,7 +75,7 @@ pub enum Unscannable {
 }
 
 struct Walk {
-    ttls: Vec<u16>,
+    ttls: SmallVec<[u16; 16]>,
     opt: Option<Record>,
     rcode: u16,
     lifetime: Lifetime,
@@ -270,7 +272,7 @@ impl Walk {
         }
         let lifetime = Lifetime { min_ttl: None, soa_minimum: None, signature_expires: None };
         let mut walk = Walk {
-            ttls: Vec::with_capacity(records.min(64)),
+            ttls: SmallVec::new(),
             opt: None,
             rcode: 0,
             lifetime,
@@ -342,7 +344,7 @@ impl Walk {
             let additionals = u16_at(message, 10).unwrap_or(1) - 1;
             octets[6..HEAD].copy_from_slice(&additionals.to_be_bytes());
         }
-        for ttl in self.ttls {
+        for ttl in &self.ttls {
             // It was an offset in the whole message.
             octets.extend_from_slice(&(ttl - question_end as u16).to_ne_bytes());
         }

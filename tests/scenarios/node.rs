@@ -123,7 +123,7 @@ impl Node {
         let misses = Misses::new(&registry, clock.clone(), Rc::default(), Arc::default());
         let upstream = Rc::new(Upstream::default());
         let of_each = ids.into_iter().map(|id| (id, upstream.clone()));
-        misses.set_upstreams(of_each.collect());
+        misses.set_upstreams(of_each);
         let client = UdpSocket::bind("127.0.0.1:0").map_err(text)?;
         client.set_nonblocking(true).map_err(text)?;
         Ok(Node {

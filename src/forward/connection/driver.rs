@@ -49,7 +49,7 @@ impl<S: Stream> Driver<S> {
         self.write(context)?;
         self.read(context)?;
         let state = self.connection.state.borrow();
-        if state.retired && state.waiting == 0 {
+        if state.retired && state.in_flight.waiting() == 0 {
             return Err(Reason::Closed);
         }
         drop(state);
@@ -90,13 +90,13 @@ impl<S: Stream> Driver<S> {
             while let Some(frame) = self.reader.take().map_err(|_| Reason::Garbage)? {
                 let remote = &self.connection.remote;
                 match state.deliver(frame, now)? {
-                    Delivery::InOrder => {}
-                    Delivery::Overtaken => remote.overtaken.set(Some(now)),
-                    Delivery::Stray => remote.metrics.unrelated(remote.to),
+                    Some(Delivery::InOrder) => {}
+                    Some(Delivery::Overtaken) => remote.overtaken.set(Some(now)),
+                    None => remote.metrics.unrelated(remote.to),
                 }
             }
             // What is owed may wait for it. A query does it, too: those that are ready to be sent go first.
-            if !state.in_flight.is_empty() && !mem::replace(&mut self.owes_acknowledgement, true) {
+            if state.in_flight.unanswered() > 0 && !mem::replace(&mut self.owes_acknowledgement, true) {
                 wake_after_others(context);
             }
         }
@@ -109,7 +109,7 @@ impl<S: Stream> Driver<S> {
         while self.alarm.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             let state = self.connection.state.borrow();
-            let idle_since = if state.waiting == 0 { state.idle_since } else { now };
+            let idle_since = if state.in_flight.waiting() == 0 { state.idle_since } else { now };
             if now >= idle_since + expire {
                 return Err(Reason::Closed);
             }

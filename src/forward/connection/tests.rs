@@ -9,6 +9,7 @@ use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use super::super::metrics::NoMetrics;
+use super::in_flight::MAX_IN_FLIGHT;
 use super::*;
 
 const EXPIRE: Duration = Duration::from_secs(10);

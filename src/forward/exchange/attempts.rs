@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-use tokio::time::Sleep;
+use super::super::alarms::Alarm;
 
 /// Hardly ever more than one at a time, for which there is a place, so that nothing is allocated for it.
 pub(super) struct Attempts<'a, F> {
@@ -31,7 +31,7 @@ impl<'a, F: Future> Attempts<'a, F> {
     }
 
     /// What the first one to end ends with, or `None` when the alarm rings before.
-    pub(super) async fn first(&mut self, mut alarm: Pin<&mut Sleep>) -> Option<F::Output> {
+    pub(super) async fn first(&mut self, alarm: &mut Alarm<'_>) -> Option<F::Output> {
         poll_fn(|context| {
             if let Some(attempt) = self.place.as_mut().as_pin_mut()
                 && let Poll::Ready(output) = attempt.poll(context)
@@ -45,7 +45,7 @@ impl<'a, F: Future> Attempts<'a, F> {
                     return Poll::Ready(Some(output));
                 }
             }
-            alarm.as_mut().poll(context).map(|()| None)
+            alarm.poll(context).map(|()| None)
         })
         .await
     }

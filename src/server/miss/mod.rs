@@ -19,7 +19,6 @@ mod tests;
 mod upstreams;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,6 +83,7 @@ pub struct Misses<R: Resolve = Chain> {
     unsendable: Arc<Counter>,
     fetched_ahead: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
+    key: RefCell<Key>,
     outbox: RefCell<Outbox>,
     crew: Rc<Crew<R>>,
 }
@@ -107,6 +107,7 @@ impl<R: Resolve> Misses<R> {
             unsendable: registry.counter(&names::DROPPED, ["unsendable"]),
             fetched_ahead: registry.counter(&names::SEARCH_AHEAD, []),
             scratch: scratch(),
+            key: RefCell::default(),
             outbox: RefCell::default(),
             crew: Crew::new(),
         })
@@ -114,7 +115,7 @@ impl<R: Resolve> Misses<R> {
 
     /// Names the upstreams of each block. Those named before stay known until the next call, for
     /// misses that were on their way while the blocks changed.
-    pub fn set_upstreams(&self, upstreams: HashMap<BlockId, Rc<R>>) {
+    pub fn set_upstreams(&self, upstreams: impl IntoIterator<Item = (BlockId, Rc<R>)>) {
         self.upstreams.borrow_mut().succeed(upstreams);
     }
 
@@ -152,7 +153,8 @@ impl<R: Resolve> Misses<R> {
             return;
         };
         self.moderation.taken_in();
-        let key = Key::of(&query);
+        let mut key = self.key.borrow_mut();
+        key.set(&query);
         let block = miss.zone.block.clone();
         if self.reply_from_cache(&miss, &query, &key, &block) {
             return;
@@ -239,7 +241,8 @@ impl<R: Resolve> Misses<R> {
             }
         };
         // The message asks what the client asked, and so has its key.
-        let key = Key::of(&asked);
+        let mut key = self.key.borrow_mut();
+        key.set(&asked);
         let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(&key));
         let Some(cache) = cached else {
             return Landing::Answer { answer, ttl: None };

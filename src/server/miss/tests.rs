@@ -48,7 +48,7 @@ impl Desk {
         let cache = Arc::new(cache.unwrap());
         let misses = Misses::new(&Registry::new(), Clock::from_fn(|| NOW), Rc::default(), Arc::default());
         let upstream = Rc::new(Nothing::default());
-        misses.set_upstreams([(BlockId(1), upstream.clone())].into());
+        misses.set_upstreams([(BlockId(1), upstream.clone())]);
         let client = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         client.set_nonblocking(true).unwrap();
         Desk { misses, upstream, zones: zones(cache.clone()), cache, client }

@@ -1,6 +1,5 @@
 //! Who asks for which block.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 
@@ -29,24 +28,25 @@ impl Resolve for Chain {
     }
 }
 
-/// The upstreams of this configuration's blocks, and of the one before.
+/// The upstreams of this configuration's blocks, which are few, and of the one before.
 pub(super) struct Upstreams<R> {
-    current: HashMap<BlockId, Rc<R>>,
-    previous: HashMap<BlockId, Rc<R>>,
+    current: Vec<(BlockId, Rc<R>)>,
+    previous: Vec<(BlockId, Rc<R>)>,
 }
 
 impl<R> Default for Upstreams<R> {
     fn default() -> Upstreams<R> {
-        Upstreams { current: HashMap::new(), previous: HashMap::new() }
+        Upstreams { current: Vec::new(), previous: Vec::new() }
     }
 }
 
 impl<R> Upstreams<R> {
-    pub fn succeed(&mut self, upstreams: HashMap<BlockId, Rc<R>>) {
-        self.previous = std::mem::replace(&mut self.current, upstreams);
+    pub fn succeed(&mut self, upstreams: impl IntoIterator<Item = (BlockId, Rc<R>)>) {
+        self.previous = std::mem::replace(&mut self.current, upstreams.into_iter().collect());
     }
 
     pub fn get(&self, block: BlockId) -> Option<Rc<R>> {
-        self.current.get(&block).or_else(|| self.previous.get(&block)).cloned()
+        let found = self.current.iter().chain(&self.previous).find(|(id, _)| *id == block);
+        found.map(|(_, upstreams)| Rc::clone(upstreams))
     }
 }
