@@ -121,6 +121,7 @@ impl Plan {
                     block: planned.block.clone(),
                     shard: shard(writer),
                     miss_shard: shard(MISS_WRITER),
+                    local: Some(address.ip()).filter(|ip| !ip.is_unspecified()),
                     siblings: siblings.clone(),
                 }));
             }

@@ -1,5 +1,6 @@
 //! Which server block answers a name.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
@@ -31,6 +32,8 @@ pub struct Zone {
     pub shard: Arc<ZoneShard>,
     /// Counters of the thread that answers misses.
     pub miss_shard: Arc<ZoneShard>,
+    /// Its listening address, unless that is every one.
+    pub local: Option<IpAddr>,
     /// All zones of its listening address.
     pub siblings: Weak<Zones>,
 }
