@@ -333,3 +333,16 @@ fn accepted_without_effect_is_said_once() {
     assert_eq!(warnings.len(), 7, "{warnings:#?}");
     assert!(warnings[0].starts_with("/etc/Corefile:2: `nsid` is accepted but has no effect"));
 }
+
+/// node-cache has them; no answer is another one without them.
+#[test]
+fn what_only_watches_is_no_reason_to_refuse() {
+    let text = ".:53 {\n pprof localhost:6053 {\n block\n }\n trace zipkin localhost:9411 {\n every 100\n }\n \
+                dnstap /run/dnstap.sock full\n metadata\n forward . 1.1.1.1\n}";
+    let warnings = config(text).warnings;
+    let names = ["pprof", "trace", "dnstap", "metadata"];
+    assert_eq!(warnings.len(), names.len(), "{warnings:#?}");
+    for (warning, name) in warnings.iter().zip(names) {
+        assert!(warning.contains(&format!("`{name}` is accepted but has no effect")), "{warning}");
+    }
+}

@@ -42,7 +42,7 @@ pub const NOT_SERVED: &[Refused] = &[
     },
     Refused {
         name: "kubespray with rewritten zones, kops with IPv6 only",
-        directives: &[(2, "rewrite"), (3, "dns64"), (4, "acl"), (9, "loadbalance"), (10, "pprof")],
+        directives: &[(2, "rewrite"), (3, "dns64"), (4, "acl"), (9, "loadbalance")],
         text: ".:53 {
     rewrite name suffix .old .new
     dns64 64:ff9b::/96
@@ -52,7 +52,6 @@ pub const NOT_SERVED: &[Refused] = &[
     forward . 10.0.0.1
     # shuffled
     loadbalance round_robin
-    pprof
 }
 ",
     },
