@@ -346,3 +346,11 @@ fn what_only_watches_is_no_reason_to_refuse() {
         assert!(warning.contains(&format!("`{name}` is accepted but has no effect")), "{warning}");
     }
 }
+
+/// CoreDNS reads a bare number as seconds here, and only here.
+#[test]
+fn timeouts_may_lack_their_unit() {
+    let timeouts = config(".:53 {\n timeouts {\n read 5\n write 7s\n }\n}").server.timeouts;
+    assert_eq!((timeouts.read, timeouts.write), (Duration::from_secs(5), Duration::from_secs(7)));
+    assert!(report(".:53 {\n timeouts {\n idle 0\n }\n}").to_string().contains("from 1s to 24h"));
+}

@@ -94,6 +94,16 @@ pub(super) fn duration(
     None
 }
 
+/// A duration in `range`, of which the unit may be missing: CoreDNS then takes seconds in places.
+pub(super) fn seconds_or_duration(
+    word: &Word,
+    range: RangeInclusive<Duration>,
+    scope: &mut Scope<'_>,
+) -> Option<Duration> {
+    let seconds = word.text.parse().ok().map(Duration::from_secs);
+    seconds.filter(|value| range.contains(value)).or_else(|| duration(word, range, scope))
+}
+
 /// The zones of some words, reverse prefixes expanded; broken ones are reported and left out.
 pub(super) fn zones(words: &[Word], scope: &mut Scope<'_>) -> Vec<Name> {
     let mut names = Vec::new();
