@@ -354,3 +354,18 @@ fn timeouts_may_lack_their_unit() {
     assert_eq!((timeouts.read, timeouts.write), (Duration::from_secs(5), Duration::from_secs(7)));
     assert!(report(".:53 {\n timeouts {\n idle 0\n }\n}").to_string().contains("from 1s to 24h"));
 }
+
+/// A node's resolver may be a router that is known by its link-local address alone.
+#[test]
+fn link_local_upstreams_have_their_scope() {
+    let mut machine = Machine::node()
+        .file("/etc/resolv.conf", "nameserver fe80::1%eth0\nnameserver fe80::2%gone\n")
+        .file(CONF, ".:53 {\n forward . /etc/resolv.conf fe80::3%eth0 [fe80::4%eth0]:5353\n}");
+    machine.indices.insert("eth0".into(), 7);
+    let config = load_on(&machine);
+    let to: Vec<String> =
+        config.server.blocks[0].forwards[0].to.iter().map(|target| target.address.to_string()).collect();
+    assert_eq!(to, ["[fe80::1%7]:53", "[fe80::3%7]:53", "[fe80::4%7]:5353"]);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("fe80::2%gone is left out: there is no interface `gone`"));
+}
