@@ -205,6 +205,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         cache,
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
+        templates: config.templates.clone(),
         errors: config.errors.as_ref().map(ErrorLog::new),
         loops: probe.map(|probe| LoopGuard {
             probe,

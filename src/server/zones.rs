@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use super::config::Template;
 use super::errors::ErrorLog;
 use super::querylog::QueryLogger;
 use super::search_ahead::SearchAhead;
@@ -52,6 +53,8 @@ pub struct Block {
     pub bufsize: Option<u16>,
     /// `log`.
     pub log: QueryLogger,
+    /// `template`.
+    pub templates: Vec<Template>,
     /// `errors`.
     pub errors: Option<ErrorLog>,
     /// `loop`, until its probes are over.

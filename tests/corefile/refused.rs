@@ -10,19 +10,8 @@ pub struct Refused {
 /// Shapes that must be refused, naming what is not served.
 pub const NOT_SERVED: &[Refused] = &[
     Refused {
-        name: "deliveryhero without IPv6 look-ups",
-        directives: &[(2, "template")],
-        text: ".:53 {
-    template IN AAAA . {
-        rcode NOERROR
-    }
-    forward . /etc/resolv.conf { }
-}
-",
-    },
-    Refused {
         name: "AKS",
-        directives: &[(2, "whoami"), (6, "hosts"), (10, "template")],
+        directives: &[(2, "whoami"), (6, "hosts")],
         text: "health-check.localdns.local:53 {
     whoami
 }

@@ -322,6 +322,7 @@ fn block(id: BlockId, config: server::Block) -> Result<(Name, Arc<Block>), Strin
         cache: config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new),
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
+        templates: config.templates,
         errors: None,
         loops: None,
         search_ahead,

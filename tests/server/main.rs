@@ -33,6 +33,7 @@ mod search_ahead;
 mod stub;
 mod tcp;
 mod tcp_limits;
+mod template;
 mod transparency;
 mod truncation;
 mod upstreams;

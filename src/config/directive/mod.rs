@@ -9,6 +9,7 @@ mod listeners;
 mod log;
 mod process;
 mod switches;
+mod template;
 mod upstream;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ pub(super) struct Draft {
     pub forwards: Vec<forward_config::Config>,
     pub errors: Option<server::ErrorsLog>,
     pub log: Vec<server::QueryLog>,
+    pub templates: Vec<server::Template>,
     pub detect_loops: bool,
     pub search_ahead: Option<Vec<Name>>,
     pub metrics: bool,
@@ -104,6 +106,7 @@ static TABLE: &[(&str, Support)] = &[
     ("ready", Once(listeners::ready)),
     ("reload", Once(process::reload)),
     ("search_ahead", Once(switches::search_ahead)),
+    ("template", Many(template::template)),
     ("timeouts", Once(process::timeouts)),
     ("any", Ignored("queries of type ANY are answered in full")),
     ("cancel", Ignored("queries are ended by their own deadlines")),
@@ -120,7 +123,6 @@ static TABLE: &[(&str, Support)] = &[
     ("hosts", NotServed(REMOVE)),
     ("loadbalance", NotServed(ELSEWHERE)),
     ("rewrite", NotServed(REMOVE)),
-    ("template", NotServed(REMOVE)),
     ("whoami", NotServed(REMOVE)),
     ("auto", NotServed(ELSEWHERE)),
     ("autopath", NotServed(ELSEWHERE)),

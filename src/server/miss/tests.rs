@@ -74,6 +74,7 @@ fn zones(cache: Arc<Cache>) -> Arc<Zones> {
         cache: Some(cache),
         bufsize: None,
         log: QueryLogger::default(),
+        templates: Vec::new(),
         errors: None,
         loops: None,
         search_ahead: Some(SearchAhead { domains, node_domains: Vec::new() }),
