@@ -41,7 +41,7 @@ fn run(command: Command) -> i32 {
             0
         }
         Command::Plugins => {
-            config::directive::served().iter().for_each(|name| cli::print(format_args!("dns.{name}\n")));
+            config::directive::served().iter().for_each(|name| cli::print(format_args!("{name}\n")));
             0
         }
     }

@@ -178,6 +178,14 @@ fn values_out_of_range_are_refused_with_the_range() {
         ("errors {\n consolidate 5m \"(\"\n}", "not a regular expression"),
         ("errors stderr", "cannot be logged to"),
         ("log . {\n class good\n}", "not a class of reply"),
+        ("template IN", "wrong number of arguments for `template`"),
+        ("template XX A {\n}", "`XX` is not a class"),
+        ("template IN AAA {\n}", "`AAA` is not a type of record"),
+        ("template IN A {\n match (\n}", "not a regular expression"),
+        ("template IN A {\n rcode NONE\n}", "not a response code"),
+        ("template IN A {\n rcode BADVERS\n}", "needs EDNS"),
+        ("template IN A {\n answer \"{{ .Name }} A 192.0.2.1\"\n}", "templates with records are not served"),
+        ("template IN A {\n macth x\n}", "unknown option `macth`"),
         ("health :8080 {\n lameduck soon\n}", "`soon` is not a duration"),
         ("forward .", "wrong number of arguments for `forward`"),
         ("forward . 10.0.0.1 {\n max_fails -1\n}", "from 0 to 4294967295"),
@@ -332,4 +340,40 @@ fn accepted_without_effect_is_said_once() {
     let warnings = config(text).warnings;
     assert_eq!(warnings.len(), 7, "{warnings:#?}");
     assert!(warnings[0].starts_with("/etc/Corefile:2: `nsid` is accepted but has no effect"));
+}
+
+/// node-cache has them; no answer is another one without them.
+#[test]
+fn what_only_watches_is_no_reason_to_refuse() {
+    let text = ".:53 {\n pprof localhost:6053 {\n block\n }\n trace zipkin localhost:9411 {\n every 100\n }\n \
+                dnstap /run/dnstap.sock full\n metadata\n forward . 1.1.1.1\n}";
+    let warnings = config(text).warnings;
+    let names = ["pprof", "trace", "dnstap", "metadata"];
+    assert_eq!(warnings.len(), names.len(), "{warnings:#?}");
+    for (warning, name) in warnings.iter().zip(names) {
+        assert!(warning.contains(&format!("`{name}` is accepted but has no effect")), "{warning}");
+    }
+}
+
+/// CoreDNS reads a bare number as seconds here, and only here.
+#[test]
+fn timeouts_may_lack_their_unit() {
+    let timeouts = config(".:53 {\n timeouts {\n read 5\n write 7s\n }\n}").server.timeouts;
+    assert_eq!((timeouts.read, timeouts.write), (Duration::from_secs(5), Duration::from_secs(7)));
+    assert!(report(".:53 {\n timeouts {\n idle 0\n }\n}").to_string().contains("from 1s to 24h"));
+}
+
+/// A node's resolver may be a router that is known by its link-local address alone.
+#[test]
+fn link_local_upstreams_have_their_scope() {
+    let mut machine = Machine::node()
+        .file("/etc/resolv.conf", "nameserver fe80::1%eth0\nnameserver fe80::2%gone\n")
+        .file(CONF, ".:53 {\n forward . /etc/resolv.conf fe80::3%eth0 [fe80::4%eth0]:5353\n}");
+    machine.indices.insert("eth0".into(), 7);
+    let config = load_on(&machine);
+    let to: Vec<String> =
+        config.server.blocks[0].forwards[0].to.iter().map(|target| target.address.to_string()).collect();
+    assert_eq!(to, ["[fe80::1%7]:53", "[fe80::3%7]:53", "[fe80::4%7]:5353"]);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("fe80::2%gone is left out: there is no interface `gone`"));
 }

@@ -46,21 +46,21 @@ pub fn own(doorstep: &Path) -> io::Result<Vec<Peer>> {
     Ok(vec![
         Peer { name: ECHO, program: echo.clone(), configure: |site| Ok(bare_echo(site, 64)) },
         Peer { name: ECHO_SINGLE, program: echo, configure: |site| Ok(bare_echo(site, 1)) },
-        doorstep_with(doorstep, DOORSTEP, |site| coredns(site, "")),
+        doorstep_with(doorstep, DOORSTEP, |site| ours(site, "", "")),
     ])
 }
 
 /// Doorstep with one UDP thread and with two.
 pub fn doorstep_with_threads(doorstep: &Path) -> [Peer; 2] {
     [
-        doorstep_with(doorstep, "1 UDP thread", |site| coredns(site, "multisocket 1")),
-        doorstep_with(doorstep, "2 UDP threads", |site| coredns(site, "multisocket 2")),
+        doorstep_with(doorstep, "1 UDP thread", |site| ours(site, "multisocket 1", "")),
+        doorstep_with(doorstep, "2 UDP threads", |site| ours(site, "multisocket 2", "")),
     ]
 }
 
 /// Doorstep that serves stale answers at once.
 pub fn doorstep_stale(doorstep: &Path) -> Peer {
-    doorstep_with(doorstep, "doorstep, stale", |site| cached(site, "", "serve_stale 1h immediate"))
+    doorstep_with(doorstep, "doorstep, stale", |site| ours(site, "", "serve_stale 1h immediate"))
 }
 
 fn doorstep_with(
@@ -73,7 +73,7 @@ fn doorstep_with(
 
 /// node-cache. Go takes as many threads as there are CPUs unless told.
 pub fn node_cache(program: &Path) -> Peer {
-    Peer { name: "node-cache", program: program.to_owned(), configure: |site| coredns(site, "") }
+    Peer { name: "node-cache", program: program.to_owned(), configure: |site| cached(site, "", "") }
 }
 
 /// The servers that Debian packages, installed or not.
@@ -125,8 +125,11 @@ fn bare_echo(site: &Site, batch: usize) -> Vec<String> {
     vec!["echo".to_owned(), site.listen.to_string(), batch.to_string()]
 }
 
-fn coredns(site: &Site, directive: &str) -> io::Result<Vec<String>> {
-    cached(site, directive, "")
+/// Doorstep does not look for one of its kind to take over from; node-cache has no flag for that.
+fn ours(site: &Site, directive: &str, option: &str) -> io::Result<Vec<String>> {
+    let mut words = cached(site, directive, option)?;
+    words.push("-handover=".to_owned());
+    Ok(words)
 }
 
 /// The stock Corefile's zones and directives; only the TTL caps are lifted, for the others have none.
@@ -145,7 +148,7 @@ fn cached(site: &Site, directive: &str, option: &str) -> io::Result<Vec<String>>
     let file = site.write(&zones)?;
     let metrics = free_address()?;
     Ok(words(&format!(
-        "-localip {ip} -dns.port {port} -setupinterface=false -setupiptables=false -handover= -conf {file} \
+        "-localip {ip} -dns.port {port} -setupinterface=false -setupiptables=false -conf {file} \
          -basecorefile {file}.base -kubednscm {file}.kube-dns -metrics-listen-address {metrics}"
     )))
 }
@@ -243,4 +246,20 @@ fn bind(site: &Site) -> io::Result<Vec<String>> {
         upstream.port()
     ))?;
     Ok(words(&format!("-f -n 1 -c {file}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flag that it does not know ends node-cache.
+    #[test]
+    fn only_doorstep_hears_of_a_hand_over() {
+        let home = tempfile::tempdir().unwrap();
+        let program = Path::new("/bin/true");
+        for (peer, hears) in [(node_cache(program), false), (doorstep_stale(program), true)] {
+            let (command, _) = peer.prepare(home.path(), ([127, 0, 0, 1], 53).into()).unwrap();
+            assert_eq!(command.get_args().any(|word| word == "-handover="), hears, "{}", peer.name);
+        }
+    }
 }

@@ -120,6 +120,7 @@ pub fn zone(registry: &Registry, name: &str, cases: &[&Case], stale: bool) -> Ar
         block: Arc::new(block(cache)),
         shard: shard(registry, name),
         miss_shard: shard(registry, name),
+        local: None,
         siblings: Weak::new(),
     })
 }
@@ -157,6 +158,7 @@ fn block(cache: Cache) -> Block {
         cache: Some(Arc::new(cache)),
         bufsize: None,
         log: QueryLogger::default(),
+        templates: Vec::new(),
         errors: None,
         loops: None,
         search_ahead: None,

@@ -40,4 +40,8 @@ impl Environment for NodeEnvironment {
         }
         System.interface_addresses(name)
     }
+
+    fn interface_index(&self, name: &str) -> io::Result<u32> {
+        System.interface_index(name)
+    }
 }

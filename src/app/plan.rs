@@ -121,6 +121,7 @@ impl Plan {
                     block: planned.block.clone(),
                     shard: shard(writer),
                     miss_shard: shard(MISS_WRITER),
+                    local: Some(address.ip()).filter(|ip| !ip.is_unspecified()),
                     siblings: siblings.clone(),
                 }));
             }
@@ -204,6 +205,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         cache,
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
+        templates: config.templates.clone(),
         errors: config.errors.as_ref().map(ErrorLog::new),
         loops: probe.map(|probe| LoopGuard {
             probe,
@@ -215,6 +217,9 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
     })
 }
 
+/// Directives that neither answer nor report: CoreDNS does not count them as plugins of a block.
+const WITHOUT_HANDLER: [&str; 7] = ["bind", "debug", "health", "multisocket", "ready", "reload", "timeouts"];
+
 /// Gauges that describe `blocks`.
 fn show(blocks: &[PlannedBlock], registry: &Registry) -> Vec<Registration> {
     let mut gauges = Vec::new();
@@ -222,7 +227,8 @@ fn show(blocks: &[PlannedBlock], registry: &Registry) -> Vec<Registration> {
         let mut servers = BTreeSet::new();
         for (zone, addresses) in &planned.config.zones {
             for server in addresses.iter().map(|address| server_label(*address)) {
-                for plugin in &planned.config.plugins {
+                for plugin in planned.config.plugins.iter().filter(|plugin| !WITHOUT_HANDLER.contains(plugin))
+                {
                     let labels = [server.as_str(), &zone.to_string(), "", plugin];
                     registry.gauge(&names::PLUGIN_ENABLED, labels).set(1);
                 }

@@ -20,6 +20,12 @@ pub trait Environment {
     /// The addresses of a network interface; an error of kind `NotFound` when there is none of
     /// that name.
     fn interface_addresses(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+
+    /// The index of a network interface, the scope of its link-local addresses (RFC 4007 §11); an
+    /// error of kind `NotFound` when there is none of that name.
+    fn interface_index(&self, _name: &str) -> io::Result<u32> {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
 /// The machine itself.
@@ -59,5 +65,9 @@ impl Environment for System {
 
     fn interface_addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         interfaces::addresses(name)
+    }
+
+    fn interface_index(&self, name: &str) -> io::Result<u32> {
+        interfaces::index(name)
     }
 }

@@ -17,14 +17,7 @@ const DATAGRAM: usize = 64 * 1024;
 ///
 /// Fails with `NotFound` when there is no such interface, and as the netlink socket does.
 pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
-    let links = dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let index = links
-        .into_iter()
-        .find_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) if is_named(&link, name) => Some(link.header.index),
-            _ => None,
-        })
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such interface"))?;
+    let index = index(name)?;
     let addresses = dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
     Ok(addresses
         .into_iter()
@@ -33,6 +26,18 @@ pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
             _ => None,
         })
         .collect())
+}
+
+/// The index of interface `name`. Fails as [`addresses`] does.
+pub fn index(name: &str) -> io::Result<u32> {
+    let links = dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    links
+        .into_iter()
+        .find_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) if is_named(&link, name) => Some(link.header.index),
+            _ => None,
+        })
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such interface"))
 }
 
 fn is_named(link: &LinkMessage, name: &str) -> bool {

@@ -27,6 +27,7 @@ enum Input {
     File(PathBuf, usize),
     Pattern(String),
     Interface(String),
+    Index(String),
 }
 
 impl Watch {
@@ -66,6 +67,7 @@ impl Input {
             Input::File(path, limit) => hash(&env.read(path, *limit)),
             Input::Pattern(pattern) => hash_of(&env.glob(pattern).ok()),
             Input::Interface(name) => hash(&env.interface_addresses(name)),
+            Input::Index(name) => hash(&env.interface_index(name)),
         }
     }
 }
@@ -104,6 +106,12 @@ impl Environment for Recorder<'_> {
     fn interface_addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let answer = self.env.interface_addresses(name);
         self.record(Input::Interface(name.to_owned()), hash(&answer));
+        answer
+    }
+
+    fn interface_index(&self, name: &str) -> io::Result<u32> {
+        let answer = self.env.interface_index(name);
+        self.record(Input::Index(name.to_owned()), hash(&answer));
         answer
     }
 }

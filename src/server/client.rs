@@ -28,6 +28,11 @@ impl Client {
         if self.peer.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
+    /// The same, asking `local` if it is not known which address it asked.
+    pub fn at(&self, local: Option<IpAddr>) -> Client {
+        Client { local: self.local.or(local), ..*self }
+    }
+
     /// Octets a reply to a query with `edns` may have.
     #[inline(always)]
     pub fn limit(&self, edns: Option<Edns>, bufsize: Option<u16>) -> usize {

@@ -1,6 +1,6 @@
 //! The lines of `log`.
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Write};
 use std::net::IpAddr;
 
 use hickory_proto::rr::{DNSClass, RecordType};
@@ -8,7 +8,7 @@ use hickory_proto::rr::{DNSClass, RecordType};
 use super::client::Client;
 use super::config::{LogClass, QueryLog};
 use crate::metrics::Transport;
-use crate::wire::{Flags, HEADER, Query, Rcode, write_text};
+use crate::wire::{self, Flags, HEADER, Kind, MAX_MESSAGE, Query, Rcode, write_text};
 
 /// The `log` rules of a block, ready to be filled in.
 #[derive(Default)]
@@ -39,7 +39,8 @@ enum Field {
     ReplyFlags,
     ReplySize,
     Duration,
-    Unknown,
+    /// `{/LABEL}` of a plugin's metadata: there are none.
+    Metadata,
 }
 
 /// One answered query.
@@ -78,9 +79,8 @@ impl QueryLogger {
         else {
             return;
         };
-        let class = class(answered.reply, answered.rcode);
-        let wanted = |wanted: &LogClass| *wanted == LogClass::All || *wanted == class;
-        if rule.classes.is_empty() || rule.classes.iter().any(wanted) {
+        let all = rule.classes.is_empty() || rule.classes.contains(&LogClass::All);
+        if all || rule.classes.contains(&class(answered)) {
             tracing::info!("{}", line(pieces, answered));
         }
     }
@@ -90,18 +90,25 @@ impl QueryLogger {
 fn pieces(format: &str) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut rest = format;
-    while let Some((text, after)) = rest.split_once('{') {
-        let Some((placeholder, after)) = after.split_once('}') else { break };
-        pieces.push(Piece::Text(text.to_owned()));
-        pieces.push(Piece::Field(field(placeholder)));
+    // The innermost brace begins a placeholder: `{{type}}` is one in braces.
+    while let Some((before, after)) = rest.split_once('}') {
+        let (text, field) = match before.rsplit_once('{') {
+            Some((text, placeholder)) => (text, field(placeholder)),
+            None => (before, None),
+        };
+        match field {
+            Some(field) => pieces.extend([Piece::Text(text.to_owned()), Piece::Field(field)]),
+            // What nobody knows stays as it is.
+            None => pieces.push(Piece::Text(format!("{before}}}"))),
+        }
         rest = after;
     }
     pieces.push(Piece::Text(rest.to_owned()));
     pieces
 }
 
-fn field(placeholder: &str) -> Field {
-    match placeholder {
+fn field(placeholder: &str) -> Option<Field> {
+    Some(match placeholder {
         "remote" => Field::Remote,
         "port" => Field::Port,
         "local" => Field::Local,
@@ -118,16 +125,41 @@ fn field(placeholder: &str) -> Field {
         ">rflags" => Field::ReplyFlags,
         "rsize" => Field::ReplySize,
         "duration" => Field::Duration,
-        _ => Field::Unknown,
+        _ if placeholder.starts_with('/') => Field::Metadata,
+        _ => return None,
+    })
+}
+
+/// Without records, NOERROR is a denial only with an SOA (RFC 2308 §2.2).
+fn class(answered: &Answered<'_>) -> LogClass {
+    let denies = || {
+        let scanned = wire::Answer::scan(answered.reply, answered.query.question());
+        scanned.is_ok_and(|(answer, _)| answer.kind() == Kind::NoData)
+    };
+    match answered.rcode {
+        Rcode::NXDOMAIN => LogClass::Denial,
+        Rcode::NOERROR if denies() => LogClass::Denial,
+        Rcode::NOERROR => LogClass::Success,
+        _ => LogClass::Error,
     }
 }
 
-fn class(reply: &[u8], rcode: Rcode) -> LogClass {
-    let has_answer = reply.get(6..8).is_some_and(|count| count != [0, 0]);
-    match rcode {
-        Rcode::NOERROR if has_answer => LogClass::Success,
-        Rcode::NOERROR | Rcode::NXDOMAIN => LogClass::Denial,
-        _ => LogClass::Error,
+/// A type's name, `TYPE65280` without one (RFC 3597 §5).
+pub(super) struct TypeName(pub u16);
+
+impl Display for TypeName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match RecordType::from(self.0) {
+            RecordType::Unknown(number) => write!(out, "TYPE{number}"),
+            known => write!(out, "{known}"),
+        }
+    }
+}
+
+fn write_class(line: &mut String, class: u16) -> fmt::Result {
+    match DNSClass::from(class) {
+        DNSClass::Unknown(number) => write!(line, "CLASS{number}"),
+        known => write!(line, "{known}"),
     }
 }
 
@@ -144,7 +176,7 @@ fn line(pieces: &[Piece], answered: &Answered<'_>) -> String {
     line
 }
 
-fn write_field(line: &mut String, field: Field, answered: &Answered<'_>) -> std::fmt::Result {
+fn write_field(line: &mut String, field: Field, answered: &Answered<'_>) -> fmt::Result {
     let Answered { client, query, .. } = answered;
     match field {
         Field::Remote => write_address(line, client.peer.ip()),
@@ -155,8 +187,8 @@ fn write_field(line: &mut String, field: Field, answered: &Answered<'_>) -> std:
         },
         Field::Id => write!(line, "{}", u16::from_be_bytes(query.id())),
         Field::Opcode => write!(line, "{}", query.flags().opcode().0),
-        Field::Type => write!(line, "{}", RecordType::from(query.qtype())),
-        Field::Class => write!(line, "{}", DNSClass::from(query.qclass())),
+        Field::Type => write!(line, "{}", TypeName(query.qtype())),
+        Field::Class => write_class(line, query.qclass()),
         Field::Name => write_text(answered.name, line),
         Field::Proto => line.write_str(match client.transport {
             Transport::Udp => "udp",
@@ -164,24 +196,27 @@ fn write_field(line: &mut String, field: Field, answered: &Answered<'_>) -> std:
         }),
         Field::Size => write!(line, "{}", query.len()),
         Field::DnssecOk => write!(line, "{}", query.dnssec_ok()),
-        Field::BufferSize => write!(line, "{}", query.udp_limit()),
+        Field::BufferSize => match client.transport {
+            Transport::Udp => write!(line, "{}", query.udp_limit()),
+            Transport::Tcp => write!(line, "{MAX_MESSAGE}"),
+        },
         Field::Rcode => write!(line, "{}", answered.rcode),
         Field::ReplyFlags => write_flags(line, answered.reply),
         Field::ReplySize => write!(line, "{}", answered.reply.len()),
         Field::Duration => write!(line, "{:.9}s", answered.duration_ns as f64 / 1e9),
-        Field::Unknown => line.write_char('-'),
+        Field::Metadata => line.write_char('-'),
     }
 }
 
 /// IPv6 in brackets (RFC 3986 §3.2.2).
-fn write_address(line: &mut String, address: IpAddr) -> std::fmt::Result {
+fn write_address(line: &mut String, address: IpAddr) -> fmt::Result {
     match address {
         IpAddr::V4(v4) => write!(line, "{v4}"),
         IpAddr::V6(v6) => write!(line, "[{v6}]"),
     }
 }
 
-fn write_flags(line: &mut String, reply: &[u8]) -> std::fmt::Result {
+fn write_flags(line: &mut String, reply: &[u8]) -> fmt::Result {
     if reply.len() < HEADER {
         return line.write_char('-');
     }

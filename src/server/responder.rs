@@ -136,7 +136,7 @@ impl Responder {
     fn log(&self, zone: &Zone, client: &Client, packet: &[u8], reply: &[u8], rcode: Rcode, arrived_ns: u64) {
         let Ok(query) = Query::parse(packet) else { return };
         zone.block.log.log(&Answered {
-            client: *client,
+            client: client.at(zone.local),
             query: &query,
             name: self.key.name(),
             reply,

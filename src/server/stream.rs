@@ -91,7 +91,8 @@ impl Streams {
             let _open = Open::new(&streams.open, place, pass);
             // Answers are written as they come; waiting to fill a segment would only delay them.
             let _ = stream.set_nodelay(true);
-            let client = Client { peer, local: None, transport: Transport::Tcp };
+            let local = stream.local_addr().ok().map(|address| address.ip());
+            let client = Client { peer, local, transport: Transport::Tcp };
             streams.converse(stream, client, zones).await;
         });
     }

@@ -1,8 +1,10 @@
 //! Which server block answers a name.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use super::config::Template;
 use super::errors::ErrorLog;
 use super::querylog::QueryLogger;
 use super::search_ahead::SearchAhead;
@@ -31,6 +33,8 @@ pub struct Zone {
     pub shard: Arc<ZoneShard>,
     /// Counters of the thread that answers misses.
     pub miss_shard: Arc<ZoneShard>,
+    /// Its listening address, unless that is every one.
+    pub local: Option<IpAddr>,
     /// All zones of its listening address.
     pub siblings: Weak<Zones>,
 }
@@ -49,6 +53,8 @@ pub struct Block {
     pub bufsize: Option<u16>,
     /// `log`.
     pub log: QueryLogger,
+    /// `template`.
+    pub templates: Vec<Template>,
     /// `errors`.
     pub errors: Option<ErrorLog>,
     /// `loop`, until its probes are over.

@@ -13,6 +13,7 @@ pub struct Machine {
     pub variables: BTreeMap<String, String>,
     pub files: BTreeMap<PathBuf, Vec<u8>>,
     pub interfaces: BTreeMap<String, Vec<IpAddr>>,
+    pub indices: BTreeMap<String, u32>,
 }
 
 impl Machine {
@@ -53,6 +54,10 @@ impl Environment for Machine {
     fn interface_addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let found = self.interfaces.get(name).cloned();
         found.ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn interface_index(&self, name: &str) -> io::Result<u32> {
+        self.indices.get(name).copied().ok_or(io::ErrorKind::NotFound.into())
     }
 }
 

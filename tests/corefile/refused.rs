@@ -10,19 +10,8 @@ pub struct Refused {
 /// Shapes that must be refused, naming what is not served.
 pub const NOT_SERVED: &[Refused] = &[
     Refused {
-        name: "deliveryhero without IPv6 look-ups",
-        directives: &[(2, "template")],
-        text: ".:53 {
-    template IN AAAA . {
-        rcode NOERROR
-    }
-    forward . /etc/resolv.conf { }
-}
-",
-    },
-    Refused {
         name: "AKS",
-        directives: &[(2, "whoami"), (6, "hosts"), (10, "template")],
+        directives: &[(2, "whoami"), (6, "hosts")],
         text: "health-check.localdns.local:53 {
     whoami
 }
@@ -42,7 +31,7 @@ pub const NOT_SERVED: &[Refused] = &[
     },
     Refused {
         name: "kubespray with rewritten zones, kops with IPv6 only",
-        directives: &[(2, "rewrite"), (3, "dns64"), (4, "acl"), (9, "loadbalance"), (10, "pprof")],
+        directives: &[(2, "rewrite"), (3, "dns64"), (4, "acl"), (9, "loadbalance")],
         text: ".:53 {
     rewrite name suffix .old .new
     dns64 64:ff9b::/96
@@ -52,7 +41,6 @@ pub const NOT_SERVED: &[Refused] = &[
     forward . 10.0.0.1
     # shuffled
     loadbalance round_robin
-    pprof
 }
 ",
     },

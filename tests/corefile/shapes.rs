@@ -173,6 +173,19 @@ in-addr.arpa:53 ip6.arpa:53 {
 ",
     },
     Shape {
+        name: "deliveryhero without IPv6 look-ups",
+        blocks: 1,
+        upstreams: 1,
+        text: ".:53 {
+    template IN AAAA . {
+        rcode NOERROR
+    }
+    cache 30
+    forward . /etc/resolv.conf { }
+}
+",
+    },
+    Shape {
         name: "deliveryhero: empty option block, prefetch, stale",
         blocks: 2,
         upstreams: 2,

@@ -112,7 +112,7 @@ impl Node {
         let zones = Arc::new_cyclic(|siblings| {
             let zone = |(origin, block)| {
                 let [shard, miss_shard] = [(); 2].map(|()| ZoneShard::detached());
-                Arc::new(Zone { origin, block, shard, miss_shard, siblings: siblings.clone() })
+                Arc::new(Zone { origin, block, shard, miss_shard, local: None, siblings: siblings.clone() })
             };
             Zones::new(served.into_iter().map(zone).collect(), ZoneShard::detached(), true)
         });
@@ -322,6 +322,7 @@ fn block(id: BlockId, config: server::Block) -> Result<(Name, Arc<Block>), Strin
         cache: config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new),
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
+        templates: config.templates,
         errors: None,
         loops: None,
         search_ahead,

@@ -36,7 +36,7 @@ fn requests_responses_hits_and_misses() {
     let address = loopback::fresh_dns();
     let (ip, metrics) = (address.ip(), std::net::SocketAddr::new(address.ip(), 9253));
     let text = format!(
-        "test {{\n bind {ip}\n cache\n forward . {}\n prometheus {metrics}\n}}\n\
+        "test {{\n bind {ip}\n cache\n reload\n forward . {}\n prometheus {metrics}\n}}\n\
          quiet.example {{\n bind {ip}\n cache\n forward . {}\n}}\n",
         upstream.address, upstream.address
     );
@@ -90,6 +90,13 @@ fn requests_responses_hits_and_misses() {
         assert_eq!(of(exchanges, &[("proxy_name", "forward"), ("to", &to), ("rcode", "NOERROR")]), 3.0);
         assert_eq!(of(exchanges, &[("to", &to), ("rcode", "REFUSED")]), 1.0);
         assert_eq!(of("coredns_panics_total", &[]), 0.0);
+
+        // Only what answers or reports, as in CoreDNS.
+        let enabled = |name| of("coredns_plugin_enabled", &with(&[("name", name)]));
+        assert_eq!(
+            ["cache", "forward", "prometheus", "bind", "reload"].map(enabled),
+            [1.0, 1.0, 1.0, 0.0, 0.0]
+        );
     }
 }
 

@@ -15,6 +15,31 @@ use crate::config::nearest::nearest;
 use crate::config::zone;
 use crate::wire::Name;
 
+/// Compiled size of one pattern; ten thousand ordinary characters.
+const PATTERN_BYTES: usize = 1 << 20;
+const RCODES: &[(&str, u16)] = &[
+    ("NOERROR", 0),
+    ("FORMERR", 1),
+    ("SERVFAIL", 2),
+    ("NXDOMAIN", 3),
+    ("NOTIMP", 4),
+    ("REFUSED", 5),
+    ("YXDOMAIN", 6),
+    ("YXRRSET", 7),
+    ("NXRRSET", 8),
+    ("NOTAUTH", 9),
+    ("NOTZONE", 10),
+    ("BADVERS", 16),
+    ("BADSIG", 16),
+    ("BADKEY", 17),
+    ("BADTIME", 18),
+    ("BADMODE", 19),
+    ("BADNAME", 20),
+    ("BADALG", 21),
+    ("BADTRUNC", 22),
+    ("BADCOOKIE", 23),
+];
+
 impl Directive {
     /// The words after the name, if their number is within `count`.
     pub(super) fn arguments(
@@ -92,6 +117,43 @@ pub(super) fn duration(
     );
     scope.error(word.span, message, "write a number with its unit, such as 500ms, 30s or 1h");
     None
+}
+
+/// A duration in `range`, of which the unit may be missing: CoreDNS then takes seconds in places.
+pub(super) fn seconds_or_duration(
+    word: &Word,
+    range: RangeInclusive<Duration>,
+    scope: &mut Scope<'_>,
+) -> Option<Duration> {
+    let seconds = word.text.parse().ok().map(Duration::from_secs);
+    seconds.filter(|value| range.contains(value)).or_else(|| duration(word, range, scope))
+}
+
+/// A response code by its name.
+pub(super) fn rcode(word: &Word, scope: &mut Scope<'_>) -> Option<u16> {
+    let known = RCODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&word.text));
+    if known.is_none() {
+        let message = format!("`{}` is not a response code", word.text);
+        scope.error(word.span, message, "write a name such as SERVFAIL or NXDOMAIN");
+    }
+    known.map(|(_, code)| *code)
+}
+
+/// A regular expression.
+pub(super) fn pattern(word: &Word, scope: &mut Scope<'_>) -> Option<regex::Regex> {
+    let built = regex::RegexBuilder::new(&word.text).size_limit(PATTERN_BYTES).build();
+    match built {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            // The crate's own message draws a caret over several lines; its last line says why.
+            let text = error.to_string();
+            let why = text.lines().last().unwrap_or_default();
+            let why = why.trim_start_matches("error: ");
+            let message = format!("`{}` is not a regular expression: {why}", word.text);
+            scope.error(word.span, message, "write it in RE2 syntax, in quotes if it has blanks");
+            None
+        }
+    }
 }
 
 /// The zones of some words, reverse prefixes expanded; broken ones are reported and left out.

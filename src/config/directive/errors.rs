@@ -4,13 +4,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Scope;
-use super::arguments::duration;
-use crate::config::corefile::{Directive, Word};
+use super::arguments::{duration, pattern};
+use crate::config::corefile::Directive;
 use crate::server::{Consolidate, ErrorsLog, LogLevel};
 
 const PERIOD_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
-/// Compiled size of one pattern; ten thousand ordinary characters.
-const PATTERN_BYTES: usize = 1 << 20;
 
 pub(super) fn errors(directive: &Directive, scope: &mut Scope<'_>) {
     if let Some([target]) = directive.arguments(0..=1, "errors [stdout]", scope)
@@ -55,20 +53,4 @@ fn consolidate(option: &Directive, scope: &mut Scope<'_>) -> Option<Consolidate>
         }
     }
     Some(Consolidate { period: period?, pattern: pattern?, level, show_first })
-}
-
-fn pattern(word: &Word, scope: &mut Scope<'_>) -> Option<regex::Regex> {
-    let built = regex::RegexBuilder::new(&word.text).size_limit(PATTERN_BYTES).build();
-    match built {
-        Ok(pattern) => Some(pattern),
-        Err(error) => {
-            // The crate's own message draws a caret over several lines; its last line says why.
-            let text = error.to_string();
-            let why = text.lines().last().unwrap_or_default();
-            let why = why.trim_start_matches("error: ");
-            let message = format!("`{}` is not a regular expression: {why}", word.text);
-            scope.error(word.span, message, "write it in RE2 syntax, in quotes if it has blanks");
-            None
-        }
-    }
 }

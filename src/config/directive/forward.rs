@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Scope;
-use super::arguments::{duration, number, zones};
+use super::arguments::{duration, number, rcode, zones};
 use super::upstream;
 use crate::config::corefile::{Directive, Word};
 use crate::forward::{Config, HealthCheck, Policy, Tls, Transport};
@@ -40,29 +40,6 @@ const OPTIONS: &[&str] = &[
     "tls",
     "tls_servername",
 ];
-const RCODES: &[(&str, u16)] = &[
-    ("NOERROR", 0),
-    ("FORMERR", 1),
-    ("SERVFAIL", 2),
-    ("NXDOMAIN", 3),
-    ("NOTIMP", 4),
-    ("REFUSED", 5),
-    ("YXDOMAIN", 6),
-    ("YXRRSET", 7),
-    ("NXRRSET", 8),
-    ("NOTAUTH", 9),
-    ("NOTZONE", 10),
-    ("BADVERS", 16),
-    ("BADSIG", 16),
-    ("BADKEY", 17),
-    ("BADTIME", 18),
-    ("BADMODE", 19),
-    ("BADNAME", 20),
-    ("BADALG", 21),
-    ("BADTRUNC", 22),
-    ("BADCOOKIE", 23),
-];
-
 pub(super) fn forward(directive: &Directive, scope: &mut Scope<'_>) {
     let usage = "forward FROM TO...";
     let Some([from, to @ ..]) = directive.arguments(2..=usize::MAX, usage, scope) else {
@@ -206,18 +183,7 @@ fn failover(line: &Directive, config: &mut Config, scope: &mut Scope<'_>) {
 fn rcodes(line: &Directive, scope: &mut Scope<'_>) -> Vec<u16> {
     let usage = format!("{} RCODE...", line.name.text);
     let words = line.arguments(1..=usize::MAX, &usage, scope);
-    let mut codes = Vec::new();
-    for word in words.unwrap_or_default() {
-        let known = RCODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&word.text));
-        match known {
-            Some((_, code)) => codes.push(*code),
-            None => {
-                let message = format!("`{}` is not a response code", word.text);
-                scope.error(word.span, message, "write a name such as SERVFAIL or NXDOMAIN");
-            }
-        }
-    }
-    codes
+    words.unwrap_or_default().iter().filter_map(|word| rcode(word, scope)).collect()
 }
 
 /// `tls [CA] | tls CERT KEY [CA]`

@@ -9,6 +9,7 @@ mod listeners;
 mod log;
 mod process;
 mod switches;
+mod template;
 mod upstream;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ pub(super) struct Draft {
     pub forwards: Vec<forward_config::Config>,
     pub errors: Option<server::ErrorsLog>,
     pub log: Vec<server::QueryLog>,
+    pub templates: Vec<server::Template>,
     pub detect_loops: bool,
     pub search_ahead: Option<Vec<Name>>,
     pub metrics: bool,
@@ -104,23 +106,23 @@ static TABLE: &[(&str, Support)] = &[
     ("ready", Once(listeners::ready)),
     ("reload", Once(process::reload)),
     ("search_ahead", Once(switches::search_ahead)),
+    ("template", Many(template::template)),
     ("timeouts", Once(process::timeouts)),
     ("any", Ignored("queries of type ANY are answered in full")),
     ("cancel", Ignored("queries are ended by their own deadlines")),
     ("chaos", Ignored("version.bind queries are not answered")),
+    ("dnstap", Ignored("messages are not copied to anybody")),
     ("local", Ignored("names below localhost are forwarded")),
+    ("metadata", Ignored("`log` knows no labels of plugins")),
     ("minimal", Ignored("answers keep their authority and additional sections")),
     ("nsid", Ignored("no server identifier is sent")),
+    ("pprof", Ignored("it profiles the Go process")),
+    ("trace", Ignored("no spans are reported")),
     ("acl", NotServed("an access list must not be dropped silently: use a NetworkPolicy")),
     ("dns64", NotServed(REMOVE)),
-    ("dnstap", NotServed(REMOVE)),
     ("hosts", NotServed(REMOVE)),
     ("loadbalance", NotServed(ELSEWHERE)),
-    ("metadata", NotServed(REMOVE)),
-    ("pprof", NotServed("remove it; it only profiles the Go process")),
     ("rewrite", NotServed(REMOVE)),
-    ("template", NotServed(REMOVE)),
-    ("trace", NotServed(REMOVE)),
     ("whoami", NotServed(REMOVE)),
     ("auto", NotServed(ELSEWHERE)),
     ("autopath", NotServed(ELSEWHERE)),

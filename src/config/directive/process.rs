@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Scope;
-use super::arguments::{duration, number};
+use super::arguments::{duration, number, seconds_or_duration};
 use crate::config::Reload;
 use crate::config::corefile::Directive;
 
@@ -74,7 +74,7 @@ pub(super) fn timeouts(directive: &Directive, scope: &mut Scope<'_>) {
         let Some([word]) = option.arguments(1..=1, &format!("{name} DURATION"), scope) else {
             continue;
         };
-        let Some(value) = duration(word, TIMEOUT_RANGE, scope) else {
+        let Some(value) = seconds_or_duration(word, TIMEOUT_RANGE, scope) else {
             continue;
         };
         let timeouts = &mut scope.process.timeouts;

@@ -1,6 +1,6 @@
 //! The `TO` of a `forward`: an address, with or without a scheme, or a resolv.conf(5).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 
 use resolv_conf::ScopedIp;
@@ -26,7 +26,11 @@ pub(super) fn read(word: &Word, config: &mut Config, scope: &mut Scope<'_>) {
             return scope.error(word.span, message, "use plain DNS or tls://");
         }
     };
-    if let Some(target) = address(rest, tls) {
+    let target = match address(rest, tls) {
+        None if !tls => scoped(rest, scope),
+        target => target,
+    };
+    if let Some(target) = target {
         if is_ourselves(target.address, scope) {
             let message = format!("upstream {} is Doorstep itself", target.address);
             scope.warn(word.span, message);
@@ -65,6 +69,25 @@ fn address(text: &str, tls: bool) -> Option<Target> {
     Some(target(address, None))
 }
 
+/// `IPV6%INTERFACE` and `[IPV6%INTERFACE]:PORT`.
+fn scoped(text: &str, scope: &Scope<'_>) -> Option<Target> {
+    let (text, port) = match text.strip_prefix('[') {
+        None => (text, DNS_PORT),
+        Some(inner) => match inner.split_once(']')? {
+            (text, "") => (text, DNS_PORT),
+            (text, port) => (text, port.strip_prefix(':')?.parse().ok()?),
+        },
+    };
+    let (ip, interface) = text.split_once('%')?;
+    on_interface(ip.parse().ok()?, interface, port, scope).map(Target::plain)
+}
+
+/// `ip` on the link that `interface` names or numbers (RFC 4007 §11.2).
+fn on_interface(ip: Ipv6Addr, interface: &str, port: u16, scope: &Scope<'_>) -> Option<SocketAddr> {
+    let index = interface.parse().or_else(|_| scope.env.interface_index(interface)).ok()?;
+    Some(SocketAddrV6::new(ip, port, 0, index).into())
+}
+
 /// Adds the nameservers of a file; its `search` and `options` have no say.
 ///
 /// A nameserver that is one of our own addresses is left out: the query would come back forever.
@@ -80,18 +103,20 @@ fn resolv_conf(path: &str, word: &Word, config: &mut Config, scope: &mut Scope<'
     let (file, _) = resolv_conf::Config::parse_with_errors(&bytes);
     let mut found = 0;
     for nameserver in file.nameservers {
-        let ip = match nameserver {
-            ScopedIp::V4(v4) => IpAddr::V4(v4),
-            ScopedIp::V6(v6, None) => IpAddr::V6(v6),
-            ScopedIp::V6(v6, Some(interface)) => {
-                let message = format!("{path}: {v6}%{interface} is left out: it needs a scope");
-                scope.warn(word.span, message);
-                continue;
-            }
+        let address = match &nameserver {
+            ScopedIp::V4(v4) => Some(SocketAddr::new(IpAddr::V4(*v4), DNS_PORT)),
+            ScopedIp::V6(v6, None) => Some(SocketAddr::new(IpAddr::V6(*v6), DNS_PORT)),
+            ScopedIp::V6(v6, Some(interface)) => on_interface(*v6, interface, DNS_PORT, scope),
         };
-        let address = SocketAddr::new(ip, DNS_PORT);
+        let Some(address) = address else {
+            let interface = nameserver.to_string();
+            let interface = interface.split_once('%').map_or("", |(_, interface)| interface);
+            let message = format!("{path}: {nameserver} is left out: there is no interface `{interface}`");
+            scope.warn(word.span, message);
+            continue;
+        };
         if is_ourselves(address, scope) {
-            let message = format!("{path}: {ip} is left out: it is Doorstep itself");
+            let message = format!("{path}: {nameserver} is left out: it is Doorstep itself");
             scope.warn(word.span, message);
             continue;
         }

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::rr::RecordType;
-
 use crate::forward::{ClientTransport, ForwardError};
 use crate::server::inflight::FlightKey;
+use crate::server::querylog::TypeName;
 use crate::server::zones::Block;
 use crate::wire::{Edns, Query, Rcode, write_text};
 
@@ -33,7 +32,7 @@ impl Ask {
         // A String takes everything.
         let _ = write_text(self.name(), &mut name);
         let qtype = Query::parse(&self.message).map_or(0, |asked| asked.qtype());
-        log.report(&format!("{} {name} {}: {error}", rcode.0, RecordType::from(qtype)));
+        log.report(&format!("{} {name} {}: {error}", rcode.0, TypeName(qtype)));
     }
 }
 

@@ -10,6 +10,7 @@ use super::places::Slot;
 use super::{Misses, Resolve, Waiter};
 use crate::forward::ForwardError;
 use crate::server::inflight::FlightKey;
+use crate::server::template;
 use crate::server::zones::{Block, Zone};
 use crate::wire::Rcode;
 
@@ -52,6 +53,9 @@ async fn ask_upstream<R: Resolve>(
     block: &Block,
     ask: &Ask,
 ) -> Result<Vec<u8>, ForwardError> {
+    if let Some(reply) = template::reply(&block.templates, &ask.message, ask.name()) {
+        return Ok(reply);
+    }
     let upstream = passengers.misses.upstreams.borrow().get(block.id).ok_or(ForwardError::NotForwarded)?;
     let mut reply = pin!(upstream.resolve(&ask.message, ask.name(), ask.transport));
     let serve_stale = block.cache.as_ref().and_then(|cache| cache.config().serve_stale);

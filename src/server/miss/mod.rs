@@ -287,7 +287,7 @@ impl<R: Resolve> Misses<R> {
         count(&miss.zone.miss_shard, &client, &query, len, sent);
         if !miss.zone.block.log.is_off() {
             miss.zone.block.log.log(&Answered {
-                client,
+                client: client.at(miss.zone.local),
                 query: &query,
                 name: Key::of(&query).name(),
                 reply: &out[..len],

@@ -74,6 +74,7 @@ fn zones(cache: Arc<Cache>) -> Arc<Zones> {
         cache: Some(cache),
         bufsize: None,
         log: QueryLogger::default(),
+        templates: Vec::new(),
         errors: None,
         loops: None,
         search_ahead: Some(SearchAhead { domains, node_domains: Vec::new() }),
@@ -82,7 +83,7 @@ fn zones(cache: Arc<Cache>) -> Arc<Zones> {
     Arc::new_cyclic(|siblings| {
         let [shard, miss_shard] = [(); 2].map(|()| ZoneShard::detached());
         let (origin, block, siblings) = (Name::root(), Arc::new(block), siblings.clone());
-        let zone = Zone { origin, block, shard, miss_shard, siblings };
+        let zone = Zone { origin, block, shard, miss_shard, local: None, siblings };
         Zones::new(vec![Arc::new(zone)], ZoneShard::detached(), true)
     })
 }

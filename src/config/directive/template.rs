@@ -1,0 +1,77 @@
+//! `template CLASS TYPE [ZONE...] { match REGEX...; rcode RCODE; fallthrough [ZONE...] }`
+
+use hickory_proto::rr::RecordType;
+
+use super::Scope;
+use super::arguments::{pattern, rcode, zones};
+use crate::config::corefile::{Directive, Word};
+use crate::server::Template;
+use crate::wire::Name;
+
+const USAGE: &str = "template CLASS TYPE [ZONE...]";
+const OPTIONS: &[&str] =
+    &["additional", "answer", "authority", "ederror", "fallthrough", "match", "rcode", "upstream"];
+const CLASSES: &[(&str, Option<u16>)] = &[("IN", Some(1)), ("CH", Some(3)), ("HS", Some(4)), ("ANY", None)];
+
+pub(super) fn template(directive: &Directive, scope: &mut Scope<'_>) {
+    let words = directive.arguments(2..=usize::MAX, USAGE, scope);
+    let Some([class, qtype, below @ ..]) = words else { return };
+    let (class, qtype) = (class_of(class, scope), type_of(qtype, scope));
+    let mut template = Template { zones: zones(below, scope), ..Template::default() };
+    for option in directive.options() {
+        read(option, &mut template, scope);
+    }
+    if let (Some(class), Some(qtype)) = (class, qtype) {
+        scope.block.templates.push(Template { class, qtype, ..template });
+    }
+}
+
+fn read(option: &Directive, template: &mut Template, scope: &mut Scope<'_>) {
+    let name = option.name.text.as_str();
+    match name {
+        "match" => {
+            let words = option.arguments(1..=usize::MAX, "match REGEX...", scope).unwrap_or_default();
+            template.patterns.extend(words.iter().filter_map(|word| pattern(word, scope)));
+        }
+        "rcode" => {
+            let Some([word]) = option.arguments(1..=1, "rcode RCODE", scope) else { return };
+            match rcode(word, scope) {
+                Some(code @ 0..=15) => template.rcode = code,
+                Some(_) => scope.error(word.span, "an extended response code needs EDNS", "take another"),
+                None => {}
+            }
+        }
+        "fallthrough" => {
+            let below = zones(&option.args, scope);
+            template.fallthrough = if option.args.is_empty() { vec![Name::root()] } else { below };
+        }
+        "ederror" => scope.warn(option.name.span, "`ederror` is accepted but has no effect"),
+        // CoreDNS does nothing with it either.
+        "upstream" => {}
+        "answer" | "additional" | "authority" => {
+            let message = "templates with records are not served by this version";
+            scope.error(option.name.span, message, "remove it, or keep this zone on node-cache");
+        }
+        _ => option.unknown_option(OPTIONS, scope),
+    }
+}
+
+fn class_of(word: &Word, scope: &mut Scope<'_>) -> Option<Option<u16>> {
+    let known = CLASSES.iter().find(|(name, _)| *name == word.text);
+    if known.is_none() {
+        scope.error(word.span, format!("`{}` is not a class", word.text), "write IN, CH, HS or ANY");
+    }
+    known.map(|(_, class)| *class)
+}
+
+fn type_of(word: &Word, scope: &mut Scope<'_>) -> Option<Option<u16>> {
+    match word.text.parse::<RecordType>() {
+        Ok(RecordType::ANY) => Some(None),
+        Ok(known) => Some(Some(known.into())),
+        Err(_) => {
+            let message = format!("`{}` is not a type of record", word.text);
+            scope.error(word.span, message, "write a type such as AAAA, or ANY");
+            None
+        }
+    }
+}
