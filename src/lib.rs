@@ -6,7 +6,7 @@
 //! clock confinement json logging      leaves: anyone may use them
 //! metrics ready resident sockets
 //! wire                             bytes: queries, answers, replies
-//! cache   forward                  memory and upstreams; neither knows the other
+//! cache   forward   plugin         memory, upstreams, and what is done between; none knows another
 //! server                           joins cache and forward behind the sockets
 //! node                             link and netfilter rules; never sees a DNS message
 //! doctor                           what is wrong with a node, from what it shows
@@ -32,6 +32,7 @@ pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod plugin;
 pub mod ready;
 pub mod resident;
 pub mod server;

@@ -17,7 +17,7 @@ use source::Source;
 const LEAVES: [&str; 8] =
     ["clock", "confinement", "json", "logging", "metrics", "ready", "resident", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("clock", &[]),
     ("confinement", &[]),
     ("json", &[]),
@@ -29,19 +29,20 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("wire", &[]),
     ("cache", &["wire", "clock"]),
     ("forward", &["wire"]),
-    ("server", &["cache", "forward", "wire", "clock", "metrics"]),
+    ("plugin", &["wire"]),
+    ("server", &["cache", "forward", "plugin", "wire", "clock", "metrics"]),
     ("node", &[]),
     // Of the server the batch alone: how datagrams are received and sent.
     ("guardian", &["node", "server", "clock", "resident", "sockets"]),
     ("admin", &["metrics", "ready"]),
     ("demo", &["json", "node"]),
     ("doctor", &["node", "json", "metrics"]),
-    ("config", &["wire", "cache", "forward", "server", "node", "admin"]),
+    ("config", &["wire", "cache", "forward", "plugin", "server", "node", "admin"]),
 ];
 /// Those that put the others together.
 const WIRING: [&str; 4] = ["app", "cli", "lib", "main"];
 /// Modules that `config` knows by what their config.rs exports, and no more.
-const CONFIGURED: [&str; 5] = ["cache", "forward", "server", "node", "admin"];
+const CONFIGURED: [&str; 6] = ["cache", "forward", "plugin", "server", "node", "admin"];
 /// What `config` may take of `wire`.
 const NAMES: [&str; 2] = ["Name", "NameError"];
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use doorstep::cache::{Cache, Config, ServeStale, StaleMode};
 use doorstep::clock::Moment;
 use doorstep::metrics::{Registry, Snapshot, Transport, Value, ZoneLabels, ZoneShard, names};
+use doorstep::plugin::Steps;
 use doorstep::server::zones::{Block, BlockId, Zone, Zones};
 use doorstep::server::{Client, Outcome, QueryLogger, Responder, Timing};
 use doorstep::wire::{Answer, Key, Name, Query};
@@ -158,7 +159,7 @@ fn block(cache: Cache) -> Block {
         cache: Some(Arc::new(cache)),
         bufsize: None,
         log: QueryLogger::default(),
-        templates: Vec::new(),
+        steps: Steps::default(),
         errors: None,
         loops: None,
         search_ahead: None,

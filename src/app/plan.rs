@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::forward::{self, Chain, Directory};
 use crate::guardian::message::CacheFile;
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
+use crate::plugin::Steps;
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
 use crate::server::{self, ErrorLog, QueryLogger, SearchAhead, Timeouts, probe_name};
 use crate::sockets::{Listen, Role, is_supported};
@@ -205,7 +206,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         cache,
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
-        templates: config.templates.clone(),
+        steps: Steps::new(&config.steps),
         errors: config.errors.as_ref().map(ErrorLog::new),
         loops: probe.map(|probe| LoopGuard {
             probe,

@@ -60,7 +60,7 @@ fn finish(draft: Draft, zones: Vec<(Name, Vec<SocketAddr>)>) -> server::Block {
         forwards: draft.forwards,
         errors: draft.errors,
         log: draft.log,
-        templates: draft.templates,
+        steps: draft.steps,
         detect_loops: draft.detect_loops,
         search_ahead: draft.search_ahead,
         metrics: draft.metrics,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::wire::Name;
-use crate::{cache, forward};
+use crate::{cache, forward, plugin};
 
 /// Every server block, in the Corefile's order.
 #[derive(Debug, Clone)]
@@ -30,8 +30,8 @@ pub struct Block {
     pub errors: Option<ErrorsLog>,
     /// `log` rules in order.
     pub log: Vec<QueryLog>,
-    /// `template` directives in order.
-    pub templates: Vec<Template>,
+    /// What is done between cache and upstreams.
+    pub steps: plugin::Config,
     /// `loop`.
     pub detect_loops: bool,
     /// `search_ahead`, with the node's search domains.
@@ -94,31 +94,6 @@ pub enum LogLevel {
     Info,
     /// `[DEBUG]`
     Debug,
-}
-
-/// `template CLASS TYPE [ZONE...] { ... }`: replies without records.
-#[derive(Debug, Clone)]
-pub struct Template {
-    /// Of the question; `None`: any.
-    pub class: Option<u16>,
-    /// Of the question; `None`: any.
-    pub qtype: Option<u16>,
-    /// Only names below these are concerned; empty: every name of the block.
-    pub zones: Vec<Name>,
-    /// One must match the name, in lower case with its final dot; empty: every name will do.
-    pub patterns: Vec<regex::Regex>,
-    /// The response code, 0 to 15.
-    pub rcode: u16,
-    /// Below these, a name that no pattern matches is left to what comes after; others get SERVFAIL.
-    pub fallthrough: Vec<Name>,
-}
-
-impl Default for Template {
-    /// NOERROR for everything.
-    fn default() -> Template {
-        let (zones, patterns, fallthrough) = (Vec::new(), Vec::new(), Vec::new());
-        Template { class: None, qtype: None, zones, patterns, rcode: 0, fallthrough }
-    }
 }
 
 /// `log [NAMES...] [FORMAT] { class ... }`: one rule per name.

@@ -26,7 +26,6 @@ mod responder;
 mod scratch;
 mod search_ahead;
 mod stream;
-mod template;
 #[cfg(test)]
 mod tests;
 mod udp;
@@ -34,7 +33,7 @@ pub mod zones;
 
 pub use batch::{Batch, Origin, Outbox, Wake};
 pub use client::Client;
-pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Template, Timeouts};
+pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
 pub use errors::ErrorLog;
 pub use loops::{probe as probe_for_loop, probe_name};
 pub use miss::{Miss, Misses, Resolve};

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
-use super::config::Template;
 use super::errors::ErrorLog;
 use super::querylog::QueryLogger;
 use super::search_ahead::SearchAhead;
 use crate::cache::Cache;
 use crate::metrics::ZoneShard;
+use crate::plugin::Steps;
 use crate::wire::{Name, record_type};
 
 /// The zones of one listening address, for one thread that counts in their shards.
@@ -53,8 +53,8 @@ pub struct Block {
     pub bufsize: Option<u16>,
     /// `log`.
     pub log: QueryLogger,
-    /// `template`.
-    pub templates: Vec<Template>,
+    /// What is done between cache and upstreams.
+    pub steps: Steps,
     /// `errors`.
     pub errors: Option<ErrorLog>,
     /// `loop`, until its probes are over.

@@ -14,6 +14,7 @@ use doorstep::clock::{Clock, Moment};
 use doorstep::config::{self, Environment, Options};
 use doorstep::forward::{ClientTransport, ForwardError};
 use doorstep::metrics::{Registry, Transport, ZoneShard};
+use doorstep::plugin::Steps;
 use doorstep::server::zones::{Block, BlockId, Zone, Zones};
 use doorstep::server::{
     self, Client, Miss, Misses, Outcome, QueryLogger, ReplyTo, Resolve, Responder, SearchAhead, Timing,
@@ -322,7 +323,7 @@ fn block(id: BlockId, config: server::Block) -> Result<(Name, Arc<Block>), Strin
         cache: config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new),
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
-        templates: config.templates,
+        steps: Steps::new(&config.steps),
         errors: None,
         loops: None,
         search_ahead,

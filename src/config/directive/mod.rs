@@ -21,7 +21,7 @@ use super::environment::Environment;
 use super::error::{Diagnostic, Diagnostics};
 use super::nearest::nearest;
 use crate::wire::Name;
-use crate::{admin, cache as cache_config, forward as forward_config, server};
+use crate::{admin, cache as cache_config, forward as forward_config, plugin, server};
 
 /// What the directives of one block add up to.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct Draft {
     pub forwards: Vec<forward_config::Config>,
     pub errors: Option<server::ErrorsLog>,
     pub log: Vec<server::QueryLog>,
-    pub templates: Vec<server::Template>,
+    pub steps: plugin::Config,
     pub detect_loops: bool,
     pub search_ahead: Option<Vec<Name>>,
     pub metrics: bool,

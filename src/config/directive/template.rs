@@ -5,7 +5,7 @@ use hickory_proto::rr::RecordType;
 use super::Scope;
 use super::arguments::{pattern, rcode, zones};
 use crate::config::corefile::{Directive, Word};
-use crate::server::Template;
+use crate::plugin::Template;
 use crate::wire::Name;
 
 const USAGE: &str = "template CLASS TYPE [ZONE...]";
@@ -22,7 +22,7 @@ pub(super) fn template(directive: &Directive, scope: &mut Scope<'_>) {
         read(option, &mut template, scope);
     }
     if let (Some(class), Some(qtype)) = (class, qtype) {
-        scope.block.templates.push(Template { class, qtype, ..template });
+        scope.block.steps.templates.push(Template { class, qtype, ..template });
     }
 }
 

@@ -10,7 +10,6 @@ use super::places::Slot;
 use super::{Misses, Resolve, Waiter};
 use crate::forward::ForwardError;
 use crate::server::inflight::FlightKey;
-use crate::server::template;
 use crate::server::zones::{Block, Zone};
 use crate::wire::Rcode;
 
@@ -53,11 +52,12 @@ async fn ask_upstream<R: Resolve>(
     block: &Block,
     ask: &Ask,
 ) -> Result<Vec<u8>, ForwardError> {
-    if let Some(reply) = template::reply(&block.templates, &ask.message, ask.name()) {
-        return Ok(reply);
-    }
-    let upstream = passengers.misses.upstreams.borrow().get(block.id).ok_or(ForwardError::NotForwarded)?;
-    let mut reply = pin!(upstream.resolve(&ask.message, ask.name(), ask.transport));
+    let upstream = passengers.misses.upstreams.borrow().get(block.id);
+    let forward = async |message: &[u8], name: &[u8]| match &upstream {
+        Some(upstream) => upstream.resolve(message, name, ask.transport).await,
+        None => Err(ForwardError::NotForwarded),
+    };
+    let mut reply = pin!(block.steps.resolve(&ask.message, ask.name(), forward));
     let serve_stale = block.cache.as_ref().and_then(|cache| cache.config().serve_stale);
     let Some(patience) = serve_stale.and_then(|stale| stale.patience()) else {
         return reply.await;

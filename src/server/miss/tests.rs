@@ -8,6 +8,7 @@ use crate::cache::{Cache, Config, ServeStale, StaleMode};
 use crate::clock::Moment;
 use crate::forward::{ClientTransport, ForwardError};
 use crate::metrics::{Transport, ZoneShard};
+use crate::plugin::Steps;
 use crate::server::zones::Zones;
 use crate::server::{Client, QueryLogger, SearchAhead};
 use crate::wire::Name;
@@ -74,7 +75,7 @@ fn zones(cache: Arc<Cache>) -> Arc<Zones> {
         cache: Some(cache),
         bufsize: None,
         log: QueryLogger::default(),
-        templates: Vec::new(),
+        steps: Steps::default(),
         errors: None,
         loops: None,
         search_ahead: Some(SearchAhead { domains, node_domains: Vec::new() }),

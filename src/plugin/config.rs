@@ -1,0 +1,35 @@
+//! Settings of the steps.
+
+use crate::wire::Name;
+
+/// What a block does between its cache and its upstreams.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// `template` directives in order.
+    pub templates: Vec<Template>,
+}
+
+/// `template CLASS TYPE [ZONE...] { ... }`: replies without records.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// Of the question; `None`: any.
+    pub class: Option<u16>,
+    /// Of the question; `None`: any.
+    pub qtype: Option<u16>,
+    /// Only names below these are concerned; empty: every name of the block.
+    pub zones: Vec<Name>,
+    /// One must match the name, in lower case with its final dot; empty: every name will do.
+    pub patterns: Vec<regex::Regex>,
+    /// The response code, 0 to 15.
+    pub rcode: u16,
+    /// Below these, a name that no pattern matches is left to what comes after; others get SERVFAIL.
+    pub fallthrough: Vec<Name>,
+}
+
+impl Default for Template {
+    /// NOERROR for everything.
+    fn default() -> Template {
+        let (zones, patterns, fallthrough) = (Vec::new(), Vec::new(), Vec::new());
+        Template { class: None, qtype: None, zones, patterns, rcode: 0, fallthrough }
+    }
+}
