@@ -103,12 +103,18 @@ impl fmt::Display for Rcode {
 
 /// Record types that mean something to Doorstep itself.
 pub mod record_type {
+    /// IPv4 address.
+    pub const A: u16 = 1;
     /// Delegation.
     pub const NS: u16 = 2;
     /// Start of authority.
     pub const SOA: u16 = 6;
+    /// Name of an address.
+    pub const PTR: u16 = 12;
     /// Host information; what `loop` probes ask for.
     pub const HINFO: u16 = 13;
+    /// IPv6 address (RFC 3596).
+    pub const AAAA: u16 = 28;
     /// The EDNS pseudo record (RFC 6891).
     pub const OPT: u16 = 41;
     /// Delegation signer, which lives in the parent zone (RFC 4035 §3.1.4.1).

@@ -28,6 +28,7 @@ mod counters;
 mod dig;
 mod edns;
 mod flights;
+mod hosts;
 mod query_log;
 mod search_ahead;
 mod stub;

@@ -5,6 +5,7 @@ mod bind;
 mod cache;
 mod errors;
 mod forward;
+mod hosts;
 mod listeners;
 mod log;
 mod process;
@@ -99,6 +100,7 @@ static TABLE: &[(&str, Support)] = &[
     ("errors", Once(errors::errors)),
     ("forward", Many(forward::forward)),
     ("health", Many(listeners::health)),
+    ("hosts", Once(hosts::hosts)),
     ("log", Many(log::log)),
     ("loop", Once(switches::detect_loops)),
     ("multisocket", Once(process::multisocket)),
@@ -120,7 +122,6 @@ static TABLE: &[(&str, Support)] = &[
     ("trace", Ignored("no spans are reported")),
     ("acl", NotServed("an access list must not be dropped silently: use a NetworkPolicy")),
     ("dns64", NotServed(REMOVE)),
-    ("hosts", NotServed(REMOVE)),
     ("loadbalance", NotServed(ELSEWHERE)),
     ("rewrite", NotServed(REMOVE)),
     ("whoami", NotServed(REMOVE)),
