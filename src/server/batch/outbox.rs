@@ -144,7 +144,7 @@ mod tests {
         for mark in 0..5_u8 {
             outbox.push(&socket, origin, &vec![mark; 1 + usize::from(mark)]);
         }
-        let mut received = || {
+        let received = || {
             let mut buffer = [0; 16];
             let len = client.recv(&mut buffer).unwrap();
             buffer[..len].to_vec()
