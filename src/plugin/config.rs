@@ -5,6 +5,10 @@ use crate::wire::Name;
 /// What a block does between its cache and its upstreams.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
+    /// `dns64`.
+    pub dns64: Option<super::dns64::Dns64>,
+    /// `rewrite` directives in order.
+    pub rewrites: Vec<super::rewrite::Rule>,
     /// `template` directives in order.
     pub templates: Vec<Template>,
 }

@@ -1,13 +1,15 @@
 //! What a block does between its cache and its upstreams: a file for each directive.
 //!
 //! ```text
-//! message ─► template ─► upstream ─► reply
+//! message ─► dns64 ─► rewrite ─► template ─► upstream ─► rewrite ─► dns64 ─► reply
 //! ```
 //!
 //! The order is that of CoreDNS, whatever order the Corefile has. Replies are whole messages, of which the
 //! caller keeps and sends what it would of an upstream's.
 
 mod config;
+pub mod dns64;
+pub mod rewrite;
 mod template;
 
 pub use config::{Config, Template};
@@ -15,13 +17,19 @@ pub use config::{Config, Template};
 /// The steps of one block.
 #[derive(Debug, Default)]
 pub struct Steps {
+    dns64: Option<dns64::Dns64>,
+    rewrites: Vec<rewrite::Rule>,
     templates: Vec<Template>,
 }
 
 impl Steps {
     /// Those that `config` names.
     pub fn new(config: &Config) -> Steps {
-        Steps { templates: config.templates.clone() }
+        Steps {
+            dns64: config.dns64.clone(),
+            rewrites: config.rewrites.clone(),
+            templates: config.templates.clone(),
+        }
     }
 
     /// The reply to `message`, a whole query: made here, or by `upstream`, which is given the message to answer
@@ -32,11 +40,42 @@ impl Steps {
         name: &[u8],
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
     ) -> Result<Vec<u8>, E> {
-        if self.templates.is_empty() {
+        if self.dns64.is_none() && self.rewrites.is_empty() && self.templates.is_empty() {
             return upstream(message, name).await;
         }
         // Few blocks have any, and the way of the others should not carry their weight.
-        Box::pin(self.walk(message, name, upstream)).await
+        Box::pin(self.translated(message, name, upstream)).await
+    }
+
+    /// As [`Steps::rewritten`], with IPv6 addresses made by `dns64`.
+    async fn translated<E>(
+        &self,
+        message: &[u8],
+        name: &[u8],
+        mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        let reply = self.rewritten(message, name, &mut upstream).await?;
+        let Some(dns64) = &self.dns64 else { return Ok(reply) };
+        let Some(next) = dns64.next_question(message, &reply) else { return Ok(reply) };
+        let addresses = self.rewritten(&next, name, &mut upstream).await?;
+        Ok(dns64.synthesize(message, reply, &addresses))
+    }
+
+    /// As [`Steps::walk`], with another question where `rewrite` says so.
+    async fn rewritten<E>(
+        &self,
+        message: &[u8],
+        name: &[u8],
+        upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        match rewrite::rewrite(&self.rewrites, message, name) {
+            rewrite::Outcome::Same => self.walk(message, name, upstream).await,
+            rewrite::Outcome::Reply(reply) => Ok(reply),
+            rewrite::Outcome::Rewritten(other) => {
+                let reply = self.walk(&other.message, &other.name, upstream).await?;
+                Ok(other.restore(&reply))
+            }
+        }
     }
 
     async fn walk<E>(

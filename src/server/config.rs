@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::loadbalance::LoadBalance;
 use crate::wire::Name;
 use crate::{cache, forward, plugin};
 
@@ -30,6 +31,8 @@ pub struct Block {
     pub errors: Option<ErrorsLog>,
     /// `log` rules in order.
     pub log: Vec<QueryLog>,
+    /// `loadbalance`.
+    pub loadbalance: Option<LoadBalance>,
     /// What is done between cache and upstreams.
     pub steps: plugin::Config,
     /// `loop`.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::client::Client;
+use super::loadbalance::LoadBalance;
 use super::querylog::Answered;
 use super::zones::{Zone, Zones};
 use crate::cache::{Lookup, StaleMode, Store};
@@ -93,7 +94,8 @@ impl Responder {
             _ if zone.block.empty => return refuse(&zone.shard, client, query.octets(), Rcode::REFUSED, out),
             _ => return miss(None),
         };
-        let mut terms = Terms { ttl: Some(0), authoritative: true, extended_error: None };
+        let balance = zone.block.loadbalance.as_ref().map(LoadBalance::draw);
+        let mut terms = Terms { ttl: Some(0), authoritative: true, extended_error: None, balance };
         let (outline, store, refresh) = match cache.get(&self.key, timing.now, out) {
             Lookup::Fresh { outline, ttl, store, refresh } => {
                 if refresh {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use super::errors::ErrorLog;
+use super::loadbalance::LoadBalance;
 use super::querylog::QueryLogger;
 use super::search_ahead::SearchAhead;
 use crate::cache::Cache;
@@ -53,6 +54,8 @@ pub struct Block {
     pub bufsize: Option<u16>,
     /// `log`.
     pub log: QueryLogger,
+    /// `loadbalance`.
+    pub loadbalance: Option<LoadBalance>,
     /// What is done between cache and upstreams.
     pub steps: Steps,
     /// `errors`.

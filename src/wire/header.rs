@@ -103,12 +103,16 @@ impl fmt::Display for Rcode {
 
 /// Record types that mean something to Doorstep itself.
 pub mod record_type {
+    /// An IPv4 address.
+    pub const A: u16 = 1;
     /// Delegation.
     pub const NS: u16 = 2;
     /// Start of authority.
     pub const SOA: u16 = 6;
     /// Host information; what `loop` probes ask for.
     pub const HINFO: u16 = 13;
+    /// An IPv6 address (RFC 3596 §2.1).
+    pub const AAAA: u16 = 28;
     /// The EDNS pseudo record (RFC 6891).
     pub const OPT: u16 = 41;
     /// Delegation signer, which lives in the parent zone (RFC 4035 §3.1.4.1).

@@ -4,9 +4,11 @@
 //! leaves through [`Reply`]. Nothing here allocates on the way of a hit, and nothing here is `unsafe`.
 
 mod answer;
+mod balance;
 mod edns;
 mod header;
 mod key;
+mod message;
 mod name;
 mod query;
 mod reply;
@@ -14,9 +16,11 @@ mod reply;
 mod tests;
 
 pub use answer::{Answer, Kind, Lifetime, Outline, Unscannable};
+pub use balance::{Balance, Subnet};
 pub use edns::{Edns, ExtendedError};
 pub use header::{Flags, HEADER, Opcode, Rcode, record_type};
 pub use key::{Key, StoredKey};
+pub use message::{Message, ResourceRecord};
 pub use name::{MAX_NAME, Name, NameError, same_octets, write_text};
 pub use query::{Query, Rejected, same_question};
 pub use reply::{Reply, Terms};

@@ -1,6 +1,7 @@
 //! The only way out for bytes that a client sees.
 
 use super::answer::{Answer, HEAD, Outline, ttl_offsets};
+use super::balance::Balance;
 use super::edns::{Edns, ExtendedError};
 use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
 use super::name::copy_octets;
@@ -18,13 +19,15 @@ pub struct Reply;
 
 /// How an [`Answer`] is presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct Terms<'b> {
     /// The TTL of every record; `None` leaves the upstream's.
     pub ttl: Option<u32>,
     /// Set AA, as CoreDNS does on answers from its cache (some old stubs insist on it).
     pub authoritative: bool,
     /// What to tell about it.
     pub extended_error: Option<ExtendedError>,
+    /// The order of its addresses; `None` leaves the upstream's.
+    pub balance: Option<Balance<'b>>,
 }
 
 type Parts<'o> = ([u8; HEAD], &'o mut [u8; HEADER], &'o mut [u8], &'o mut [u8], &'o [u8]);
@@ -36,7 +39,7 @@ impl Reply {
         out: &mut [u8],
         query: &Query<'_>,
         answer: &Answer,
-        terms: Terms,
+        terms: Terms<'_>,
         limit: usize,
     ) -> usize {
         let octets = answer.octets();
@@ -59,7 +62,7 @@ impl Reply {
         out: &mut [u8],
         query: &Query<'_>,
         outline: Outline,
-        terms: Terms,
+        terms: Terms<'_>,
         limit: impl FnOnce() -> usize,
     ) -> usize {
         let question = query.question();
@@ -76,6 +79,9 @@ impl Reply {
             }
         }
         let start = HEADER + question.len();
+        if let Some(balance) = terms.balance {
+            balance.apply(records, offsets, start);
+        }
         let end = start + records.len();
         let opt_len = query.edns().map_or(0, |_| Edns::len_with(terms.extended_error));
         let mut len = end;

@@ -31,7 +31,7 @@ pub const NOT_SERVED: &[Refused] = &[
     },
     Refused {
         name: "kubespray with rewritten zones, kops with IPv6 only",
-        directives: &[(2, "rewrite"), (3, "dns64"), (4, "acl"), (9, "loadbalance")],
+        directives: &[(4, "acl")],
         text: ".:53 {
     rewrite name suffix .old .new
     dns64 64:ff9b::/96

@@ -2,6 +2,7 @@
 
 use super::Miss;
 use crate::metrics::AnsweredBy;
+use crate::server::loadbalance::LoadBalance;
 use crate::server::responder::Sent;
 use crate::wire::{Answer, ExtendedError, Flags, Kind, Query, Rcode, Reply, Terms};
 
@@ -25,16 +26,17 @@ pub(super) fn write(
     limit: usize,
 ) -> (usize, Sent) {
     let sent = |rcode, by| Sent { rcode, by, duration_ns: 0 };
+    let balance = miss.zone.block.loadbalance.as_ref().map(LoadBalance::draw);
     if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
         miss.zone.miss_shard.cache_served_stale();
         let extended_error = Some(ExtendedError::of_stale(stale.rcode()));
-        let terms = Terms { ttl: Some(0), authoritative: true, extended_error };
+        let terms = Terms { ttl: Some(0), authoritative: true, extended_error, balance };
         let len = Reply::from_answer(out, query, stale, terms, limit);
         return (len, sent(stale.rcode(), AnsweredBy::Cache));
     }
     match landing {
         Landing::Answer { answer, ttl } => {
-            let terms = Terms { ttl: *ttl, authoritative: false, extended_error: None };
+            let terms = Terms { ttl: *ttl, authoritative: false, extended_error: None, balance };
             let len = Reply::from_answer(out, query, answer, terms, limit);
             (len, sent(answer.rcode(), AnsweredBy::Forward))
         }
