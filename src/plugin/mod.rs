@@ -8,17 +8,17 @@
 //! caller keeps and sends what it would of an upstream's.
 
 mod config;
-pub mod dns64;
-pub mod rewrite;
+mod dns64;
+mod rewrite;
 mod template;
 
-pub use config::{Config, Template};
+pub use config::{Action, AnswerPart, AnswerRule, Config, Dns64, Matcher, Prefix, Rule, Template};
 
 /// The steps of one block.
 #[derive(Debug, Default)]
 pub struct Steps {
-    dns64: Option<dns64::Dns64>,
-    rewrites: Vec<rewrite::Rule>,
+    dns64: Option<Dns64>,
+    rewrites: Vec<Rule>,
     templates: Vec<Template>,
 }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::loadbalance::LoadBalance;
 use crate::wire::Name;
+pub use crate::wire::Subnet;
 use crate::{cache, forward, plugin};
 
 /// Every server block, in the Corefile's order.
@@ -45,6 +45,13 @@ pub struct Block {
     pub bufsize: Option<u16>,
     /// Names of the directives present, sorted, for `coredns_plugin_enabled`.
     pub plugins: Vec<&'static str>,
+}
+
+/// `loadbalance [round_robin] { prefer SUBNET... }`.
+#[derive(Debug, Clone, Default)]
+pub struct LoadBalance {
+    /// Addresses in these come first, in this order.
+    pub prefer: Vec<Subnet>,
 }
 
 /// `timeouts { read idle write }`, for TCP.

@@ -3,14 +3,8 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::wire::{Balance, Subnet};
-
-/// `loadbalance [round_robin] { prefer SUBNET... }`.
-#[derive(Debug, Clone, Default)]
-pub struct LoadBalance {
-    /// Addresses in these come first, in this order.
-    pub prefer: Vec<Subnet>,
-}
+use super::config::LoadBalance;
+use crate::wire::Balance;
 
 /// Odd, so that all seeds come before one comes again.
 const STEP: u64 = 0xd134_2543_de82_ef95;
@@ -39,7 +33,7 @@ mod tests {
     #[test]
     fn seeds_differ() {
         let draw = || LoadBalance::default().draw().seed;
-        let elsewhere = std::thread::spawn(move || draw()).join().unwrap();
+        let elsewhere = std::thread::spawn(draw).join().unwrap();
         let drawn = std::collections::HashSet::from([draw(), draw(), draw(), elsewhere]);
         assert_eq!(drawn.len(), 4);
     }

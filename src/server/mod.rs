@@ -34,9 +34,10 @@ pub mod zones;
 
 pub use batch::{Batch, Origin, Outbox, Wake};
 pub use client::Client;
-pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
+pub use config::{
+    Block, Config, Consolidate, ErrorsLog, LoadBalance, LogClass, LogLevel, QueryLog, Subnet, Timeouts,
+};
 pub use errors::ErrorLog;
-pub use loadbalance::LoadBalance;
 pub use loops::{probe as probe_for_loop, probe_name};
 pub use miss::{Miss, Misses, Resolve};
 pub use moderation::Moderation;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::client::Client;
-use super::loadbalance::LoadBalance;
+use super::config::LoadBalance;
 use super::querylog::Answered;
 use super::zones::{Zone, Zones};
 use crate::cache::{Lookup, StaleMode, Store};

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use super::config::LoadBalance;
 use super::errors::ErrorLog;
-use super::loadbalance::LoadBalance;
 use super::querylog::QueryLogger;
 use super::search_ahead::SearchAhead;
 use crate::cache::Cache;

@@ -98,7 +98,8 @@ impl Balance<'_> {
         }
         let mut front = 0;
         for subnet in self.prefer {
-            for at in front..run.len {
+            let others = front;
+            for at in others..run.len {
                 if subnet.contains(&records[rdata(at)..rdata(at) + run.size]) {
                     swap(records, front, at);
                     front += 1;

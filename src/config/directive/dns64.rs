@@ -2,7 +2,7 @@
 
 use super::Scope;
 use crate::config::corefile::{Directive, Word};
-use crate::plugin::dns64::{Dns64, Prefix};
+use crate::plugin::{Dns64, Prefix};
 
 pub(super) fn dns64(directive: &Directive, scope: &mut Scope<'_>) {
     let mut config = Dns64::default();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Scope;
 use crate::config::corefile::{Directive, Word};
-use crate::wire::Subnet;
+use crate::server::Subnet;
 
 const USAGE: &str = "loadbalance [round_robin]";
 

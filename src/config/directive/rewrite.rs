@@ -7,7 +7,7 @@ use hickory_proto::rr::{DNSClass, RecordType};
 use super::Scope;
 use super::arguments::{pattern, rcode};
 use crate::config::corefile::{Directive, Word};
-use crate::plugin::rewrite::{Action, AnswerPart, AnswerRule, Matcher, Rule};
+use crate::plugin::{Action, AnswerPart, AnswerRule, Matcher, Rule};
 
 const USAGE: &str = "rewrite [continue|stop] name|type|class|ttl|rcode ...";
 const NAME_USAGE: &str = "rewrite name [exact|prefix|suffix|substring|regex] FROM TO [answer auto|answer name \

@@ -2,7 +2,7 @@
 
 use super::Miss;
 use crate::metrics::AnsweredBy;
-use crate::server::loadbalance::LoadBalance;
+use crate::server::config::LoadBalance;
 use crate::server::responder::Sent;
 use crate::wire::{Answer, ExtendedError, Flags, Kind, Query, Rcode, Reply, Terms};
 
