@@ -34,10 +34,10 @@ fn patch(criterion: &mut Criterion) {
     let case = Case::addresses(NAME, A, 1);
     let query = Query::parse(&case.query).expect("a query");
     let (answer, _) = Answer::scan(&case.answer, query.question()).expect("an answer");
-    let terms = Terms { ttl: Some(30), authoritative: true, extended_error: None, balance: None };
+    let terms = Terms { ttl: Some(30), authoritative: true, extended_error: None };
     let mut out = [0; 512];
     criterion.bench_function("patch", |bench| {
-        bench.iter(|| Reply::from_answer(black_box(&mut out), black_box(&query), &answer, terms, 512));
+        bench.iter(|| Reply::from_answer(black_box(&mut out), black_box(&query), &answer, terms, None, 512));
     });
 }
 

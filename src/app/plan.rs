@@ -227,6 +227,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
             seen: AtomicU32::new(0),
             looping: AtomicBool::new(false),
         }),
+        whoami: config.whoami,
         search_ahead: search_ahead.map(|node_domains| SearchAhead { domains: domains(), node_domains }),
         empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
     })

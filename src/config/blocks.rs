@@ -62,6 +62,7 @@ fn finish(draft: Draft, zones: Vec<(Name, Vec<SocketAddr>)>) -> server::Block {
         log: draft.log,
         loadbalance: draft.loadbalance,
         steps: draft.steps,
+        whoami: draft.whoami,
         detect_loops: draft.detect_loops,
         search_ahead: draft.search_ahead,
         metrics: draft.metrics,

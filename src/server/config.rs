@@ -37,6 +37,8 @@ pub struct Block {
     pub steps: plugin::Config,
     /// `loop`.
     pub detect_loops: bool,
+    /// `whoami`: what no other directive answers tells clients who they are.
+    pub whoami: bool,
     /// `search_ahead`, with the node's search domains.
     pub search_ahead: Option<Vec<Name>>,
     /// `prometheus` is in the block: its queries are counted.

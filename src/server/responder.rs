@@ -11,7 +11,7 @@ use super::zones::{Zone, Zones};
 use crate::cache::{Lookup, StaleMode, Store};
 use crate::clock::{Moment, nanoseconds};
 use crate::metrics::{AnsweredBy, CacheType, ZoneShard};
-use crate::wire::{Answer, ExtendedError, Key, Query, Rcode, Rejected, Reply, Terms};
+use crate::wire::{Answer, ExtendedError, Key, Outline, Query, Rcode, Rejected, Reply, Terms};
 
 /// When a query is answered.
 #[derive(Debug, Clone, Copy)]
@@ -94,8 +94,7 @@ impl Responder {
             _ if zone.block.empty => return refuse(&zone.shard, client, query.octets(), Rcode::REFUSED, out),
             _ => return miss(None),
         };
-        let balance = zone.block.loadbalance.as_ref().map(LoadBalance::draw);
-        let mut terms = Terms { ttl: Some(0), authoritative: true, extended_error: None, balance };
+        let mut terms = Terms { ttl: Some(0), authoritative: true, extended_error: None };
         let (outline, store, refresh) = match cache.get(&self.key, timing.now, out) {
             Lookup::Fresh { outline, ttl, store, refresh } => {
                 if refresh {
@@ -122,6 +121,9 @@ impl Responder {
             Store::Success => CacheType::Success,
             Store::Denial => CacheType::Denial,
         });
+        if let Some(loadbalance) = &zone.block.loadbalance {
+            order(loadbalance, query.octets(), outline, out);
+        }
         let edns = query.edns();
         let limit = || client.limit(edns, zone.block.bufsize);
         let len = Reply::from_octets(out, query, outline, terms, limit);
@@ -146,6 +148,13 @@ impl Responder {
             duration_ns: nanoseconds().saturating_sub(arrived_ns),
         });
     }
+}
+
+/// Gives the addresses of the answer in `out` another order; reads the packet again, as [`Responder::log`] does.
+#[inline(never)]
+fn order(loadbalance: &LoadBalance, packet: &[u8], outline: Outline, out: &mut [u8]) {
+    let Ok(query) = Query::parse(packet) else { return };
+    loadbalance.draw().apply(out, query.question(), outline);
 }
 
 /// The Internet (RFC 1035 §3.2.4).

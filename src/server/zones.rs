@@ -62,6 +62,8 @@ pub struct Block {
     pub errors: Option<ErrorLog>,
     /// `loop`, until its probes are over.
     pub loops: Option<LoopGuard>,
+    /// `whoami`: what no other directive answers tells clients who they are.
+    pub whoami: bool,
     /// `search_ahead`.
     pub search_ahead: Option<SearchAhead>,
     /// The block has no directive that could answer or report: everything is REFUSED.

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::answer::ttl_offsets;
-use super::header::{record_type, u16_at};
+use super::answer::{Outline, ttl_offsets};
+use super::header::{HEADER, record_type, u16_at};
 
 /// How the addresses of a reply are to be ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +58,18 @@ struct Run {
 }
 
 impl Balance<'_> {
+    /// Orders the addresses of an answer to `question` that stands at its [place](super::Answer::place) in `out`.
+    pub fn apply(self, out: &mut [u8], question: &[u8], outline: Outline) {
+        let base = HEADER + question.len();
+        let behind = out.get_mut(base..).unwrap_or_default();
+        let Some((records, offsets)) = behind.split_at_mut_checked(outline.records()) else { return };
+        let Some(offsets) = offsets.get(..outline.offsets()) else { return };
+        self.order_all(records, offsets, base);
+    }
+
     /// Orders the addresses in `records`, whose TTL fields are at `offsets` and which stand at `base` in their
     /// message.
-    #[inline(never)]
-    pub(super) fn apply(mut self, records: &mut [u8], offsets: &[u8], base: usize) {
+    fn order_all(mut self, records: &mut [u8], offsets: &[u8], base: usize) {
         let mut run: Option<Run> = None;
         let mut start = 0;
         for (index, ttl) in ttl_offsets(offsets).enumerate() {
@@ -159,7 +167,7 @@ mod tests {
         let mut seen = std::collections::HashMap::new();
         for seed in 0..6000 {
             let (mut octets, offsets) = message(&records);
-            Balance { seed, prefer: &[] }.apply(&mut octets, &offsets, 30);
+            Balance { seed, prefer: &[] }.order_all(&mut octets, &offsets, 30);
             *seen.entry(last_octets(&octets, &offsets)).or_insert(0) += 1;
         }
         assert_eq!(seen.len(), 6);
@@ -184,7 +192,7 @@ mod tests {
         let mut first = [Vec::new(), Vec::new()];
         for seed in 0..64 {
             let mut octets = before.clone();
-            Balance { seed, prefer: &[] }.apply(&mut octets, &offsets, 30);
+            Balance { seed, prefer: &[] }.order_all(&mut octets, &offsets, 30);
             let order = last_octets(&octets, &offsets);
             assert_eq!((order[0], order[3], &order[6..]), (1, 3, &[6, 7][..]));
             first[0].push(order[1]);
@@ -203,7 +211,7 @@ mod tests {
         let records: Vec<_> = addresses.iter().map(|rdata| (SELF, 1, &rdata[..])).collect();
         for seed in 0..100 {
             let (mut octets, offsets) = message(&records);
-            Balance { seed, prefer: &prefer }.apply(&mut octets, &offsets, 30);
+            Balance { seed, prefer: &prefer }.order_all(&mut octets, &offsets, 30);
             let order = last_octets(&octets, &offsets);
             assert_eq!(order[0], 129);
             assert!(order[1..3] == [2, 3] || order[1..3] == [3, 2], "{order:?}");

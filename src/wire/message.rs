@@ -77,7 +77,7 @@ impl Message {
         for record in self.sections.iter().flatten() {
             out.record(record)?;
         }
-        (out.octets.len() <= MAX_MESSAGE).then_some(out.octets)
+        Some(out.octets)
     }
 
     /// The reply to this query that is nothing but a response code of four bits.
@@ -246,7 +246,7 @@ impl Writer {
         }
         let written = u16::try_from(self.octets.len() - length - 2).ok()?;
         self.octets.get_mut(length..length + 2)?.copy_from_slice(&written.to_be_bytes());
-        Some(())
+        (self.octets.len() <= MAX_MESSAGE).then_some(())
     }
 
     /// Writes a name: its front labels, and a pointer to the rest if that is somewhere.
@@ -318,6 +318,38 @@ mod tests {
             broken[at] = octet;
             assert_eq!(Message::read(&broken), None, "octet {at}");
         }
+    }
+
+    /// Whatever an upstream sends, nothing is lost or made up, and nothing panics.
+    #[test]
+    fn hostile_octets_do_no_harm() {
+        let (whole, mut random, mut readable) = (reply(), 1u32, 0);
+        for _ in 0..50_000 {
+            let mut octets = whole.clone();
+            for _ in 0..3 {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let at = 12 + (random >> 8) as usize % (octets.len() - 12);
+                octets[at] = (random >> 24) as u8;
+            }
+            let Some(message) = Message::read(&octets) else { continue };
+            readable += 1;
+            let written = message.to_octets().unwrap();
+            assert_eq!(Message::read(&written).as_ref(), Some(&message), "{octets:02x?}");
+        }
+        assert!(readable > 1000, "{readable}");
+    }
+
+    /// A name of 250 octets can be written in two, and then be too long to be written out.
+    #[test]
+    fn what_grows_too_long_is_refused() {
+        let owner = [&[1, b'a'].repeat(124)[..], &[0]].concat();
+        let record = ResourceRecord { owner, rtype: 33, class: 1, ttl: 0, rdata: [0; 300].to_vec() };
+        let mut message = Message::read(&reply()).unwrap();
+        message.sections[0] = vec![record; 200];
+        assert!(message.to_octets().is_some());
+        message.sections[0].extend_from_within(..10);
+        message.sections[0].extend_from_within(..);
+        assert_eq!(message.to_octets(), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod query;
 mod reply;
 #[cfg(test)]
 mod tests;
+mod whoami;
 
 pub use answer::{Answer, Kind, Lifetime, Outline, Unscannable};
 pub use balance::{Balance, Subnet};

@@ -40,6 +40,7 @@ fn mistakes_are_explained() {
         ("dns64 {\n prefix 64:ff9b::\n}", "`64:ff9b::` is not a prefix"),
         ("dns64 {\n translate\n}", "unknown option `translate`"),
         ("dns64\ndns64", "only once"),
+        ("whoami . .", "wrong number of arguments for `whoami`"),
     ] {
         let found = report(&format!(".:53 {{\n{directives}\n}}\n")).one_liners();
         assert!(found.len() == 1 && found[0].contains(expected), "{directives}\n{found:#?}");

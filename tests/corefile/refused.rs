@@ -11,7 +11,7 @@ pub struct Refused {
 pub const NOT_SERVED: &[Refused] = &[
     Refused {
         name: "AKS",
-        directives: &[(2, "whoami"), (6, "hosts")],
+        directives: &[(6, "hosts")],
         text: "health-check.localdns.local:53 {
     whoami
 }

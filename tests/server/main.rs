@@ -40,6 +40,7 @@ mod template;
 mod transparency;
 mod truncation;
 mod upstreams;
+mod whoami;
 mod zones;
 
 use std::net::SocketAddr;
