@@ -176,3 +176,22 @@ fn templates_see_the_other_name() {
     }
     assert_eq!(upstream.asked().len(), 1);
 }
+
+/// What is kept was made by the rules of its time: it stays as long as they do.
+#[test]
+fn other_rules_have_another_cache() {
+    let upstream = Scripted::start(echo);
+    let served = Served::start(upstream.address, "");
+    let asked = |directives: &str, configurations| {
+        served.server.rewrite(&super::corefile(served.address, upstream.address, directives));
+        served.server.signal(rustix::process::Signal::USR1);
+        served.server.wait_for_log_times("running configuration", configurations);
+        udp(served.address, &ask("a.test"));
+        upstream.asked().len()
+    };
+    udp(served.address, &ask("a.test"));
+    assert_eq!(asked("bufsize 1000", 2), 1);
+    assert_eq!(asked("rewrite type A AAAA", 3), 2);
+    assert_eq!(asked("bufsize 1000\n rewrite type A AAAA", 4), 2);
+    assert_eq!(asked("rewrite type A TXT", 5), 3);
+}
