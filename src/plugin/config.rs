@@ -1,7 +1,7 @@
 //! Settings of the steps.
 
 pub use super::dns64::{Dns64, Prefix};
-pub use super::rewrite::{Action, AnswerPart, AnswerRule, Matcher, Rule};
+pub use super::rewrite::{Action, AnswerPart, AnswerRule, Matcher, OptionEdit, Rule};
 use crate::wire::Name;
 
 /// What a block does between its cache and its upstreams.

@@ -12,7 +12,9 @@ mod dns64;
 mod rewrite;
 mod template;
 
-pub use config::{Action, AnswerPart, AnswerRule, Config, Dns64, Matcher, Prefix, Rule, Template};
+pub use config::{
+    Action, AnswerPart, AnswerRule, Config, Dns64, Matcher, OptionEdit, Prefix, Rule, Template,
+};
 
 /// The steps of one block.
 #[derive(Debug, Default)]

@@ -107,6 +107,18 @@ impl Message {
         self.flags.0 = self.flags.0 & !Flags::RCODE | low;
     }
 
+    /// Puts EDNS options, by number, into the OPT, if there is one (RFC 6891 §6.1.2).
+    pub fn set_options(&mut self, options: &[(u16, Vec<u8>)]) {
+        let opt = self.sections[2].iter_mut().find(|record| record.rtype == record_type::OPT);
+        let Some(opt) = opt else { return };
+        opt.rdata.clear();
+        for (code, data) in options {
+            let Ok(length) = u16::try_from(data.len()) else { continue };
+            opt.rdata.extend([code.to_be_bytes(), length.to_be_bytes()].concat());
+            opt.rdata.extend(data);
+        }
+    }
+
     fn opt(&self) -> Option<&ResourceRecord> {
         self.sections[2].iter().find(|record| record.rtype == record_type::OPT)
     }

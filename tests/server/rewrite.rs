@@ -177,6 +177,20 @@ fn templates_see_the_other_name() {
     assert_eq!(upstream.asked().len(), 1);
 }
 
+/// Options for the upstream; the client's own stay here.
+#[test]
+fn options_are_sent_upstream() {
+    let upstream = Scripted::start(echo);
+    let directives = "rewrite continue edns0 local set 0xfff0 0x0102\n rewrite continue edns0 nsid set\n \
+                      rewrite continue edns0 local replace 0xfff0 abc\n rewrite edns0 local append 65521 x revert";
+    let served = Served::start(upstream.address, directives);
+    let said = udp(served.address, &ask("a.test").opt(1232, 0, false, &[0, 10, 0, 1, 7]));
+    assert_eq!((said.rcode(), said.opt().unwrap().rdata.len()), (0, 0));
+    let asked = Answer::read(&upstream.asked()[0].message);
+    let options = b"\xff\xf0\x00\x03abc\x00\x03\x00\x00\xff\xf1\x00\x01x";
+    assert_eq!(asked.opt().unwrap().rdata, options);
+}
+
 /// What is kept was made by the rules of its time: it stays as long as they do.
 #[test]
 fn other_rules_have_another_cache() {

@@ -1,4 +1,4 @@
-//! `rewrite [continue|stop] name|type|class|ttl|rcode ...`, on one line or in braces.
+//! `rewrite [continue|stop] name|type|class|edns0|ttl|rcode ...`, on one line or in braces.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +9,9 @@ use super::arguments::{pattern, rcode};
 use crate::config::corefile::{Directive, Word};
 use crate::plugin::{Action, AnswerPart, AnswerRule, Matcher, Rule};
 
-const USAGE: &str = "rewrite [continue|stop] name|type|class|ttl|rcode ...";
+mod edns0;
+
+const USAGE: &str = "rewrite [continue|stop] name|type|class|edns0|ttl|rcode ...";
 const NAME_USAGE: &str = "rewrite name [exact|prefix|suffix|substring|regex] FROM TO [answer auto|answer name \
                           FROM TO|answer value FROM TO]";
 /// TTLs are 31 bits (RFC 2181 §8).
@@ -39,8 +41,9 @@ pub(super) fn rewrite(directive: &Directive, scope: &mut Scope<'_>) {
         "class" => numbers(field, rest, number_of_class, scope).map(|(from, to)| Action::Class { from, to }),
         "ttl" => ttl(field, rest, scope),
         "rcode" => response_code(field, rest, scope),
-        other @ ("edns0" | "cname") => {
-            let message = format!("`rewrite {other}` is not served by this version");
+        "edns0" => edns0::option(field, rest, scope),
+        "cname" => {
+            let message = "`rewrite cname` is not served by this version";
             scope.error(field.span, message, "remove it, or keep this zone on node-cache");
             None
         }

@@ -6,7 +6,7 @@
 mod answer;
 mod rule;
 
-pub use rule::{Action, AnswerPart, AnswerRule, Matcher, Rule};
+pub use rule::{Action, AnswerPart, AnswerRule, Matcher, OptionEdit, Rule};
 
 use crate::wire::{Message, Name, Rcode, write_text};
 use answer::Change;
@@ -37,6 +37,8 @@ struct Question {
     name: String,
     qtype: u16,
     qclass: u16,
+    /// EDNS options, by number.
+    options: Vec<(u16, Vec<u8>)>,
 }
 
 /// Applies `rules` to `message`, a whole query for `name` (folded wire octets), in order, up to the first that
@@ -64,7 +66,8 @@ pub(super) fn rewrite<'r>(rules: &'r [Rule], message: &[u8], name: &[u8]) -> Out
     }
     match question.to_wire() {
         Some((name, octets)) => {
-            let asked = Message { question: octets, ..query.clone() };
+            let mut asked = Message { question: octets, ..query.clone() };
+            asked.set_options(&question.options);
             match asked.to_octets() {
                 Some(message) => Outcome::Rewritten(Rewritten { message, name, query, changes }),
                 None => Outcome::Reply(failure(&query)),
@@ -96,6 +99,7 @@ impl Question {
             name: text,
             qtype: u16::from_be_bytes([*type_high, *type_low]),
             qclass: u16::from_be_bytes([*class_high, *class_low]),
+            options: Vec::new(),
         })
     }
 

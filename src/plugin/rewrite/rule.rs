@@ -42,6 +42,13 @@ pub enum Action {
         /// The upstream's.
         to: u16,
     },
+    /// Changes an option of the query to the upstream.
+    EdnsOption {
+        /// Its number.
+        code: u16,
+        /// What is done to it.
+        edit: OptionEdit,
+    },
     /// Brings TTLs into a range.
     Ttl {
         /// The names it concerns.
@@ -58,6 +65,20 @@ pub enum Action {
         /// The client's.
         to: u16,
     },
+}
+
+/// What is done to the EDNS options of the query to the upstream, which has none of the client's: those are
+/// hop by hop (RFC 6891 §6.1.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionEdit {
+    /// It has these octets, once.
+    Set(Vec<u8>),
+    /// It comes with these octets, once more.
+    Append(Vec<u8>),
+    /// It has these octets, if it is there.
+    Replace(Vec<u8>),
+    /// It is not there.
+    Unset,
 }
 
 /// Which names a rule concerns. Texts are in lower case and end with a dot, as names do.
@@ -119,6 +140,7 @@ impl Rule {
             }
             Action::Type { from, to } => replace(&mut question.qtype, *from, *to),
             Action::Class { from, to } => replace(&mut question.qclass, *from, *to),
+            Action::EdnsOption { code, edit } => edit.apply(*code, &mut question.options),
             Action::Ttl { names, range } => {
                 let concerned = names.is_match(&question.name);
                 changes.extend(concerned.then_some(Change::Ttl(range)));
@@ -139,6 +161,20 @@ fn replace(number: &mut u16, from: u16, to: u16) -> bool {
         *number = to;
     }
     concerned
+}
+
+impl OptionEdit {
+    /// Does it to `options`; false: there was nothing to replace.
+    fn apply(&self, code: u16, options: &mut Vec<(u16, Vec<u8>)>) -> bool {
+        let there = options.iter_mut().find(|(known, _)| *known == code);
+        match (self, there) {
+            (OptionEdit::Set(data) | OptionEdit::Replace(data), Some((_, octets))) => octets.clone_from(data),
+            (OptionEdit::Set(data) | OptionEdit::Append(data), _) => options.push((code, data.clone())),
+            (OptionEdit::Replace(_), None) => return false,
+            (OptionEdit::Unset, _) => options.retain(|(known, _)| *known != code),
+        }
+        true
+    }
 }
 
 impl Matcher {
