@@ -181,6 +181,9 @@ fn values_out_of_range_are_refused_with_the_range() {
         ("errors stderr", "cannot be logged to"),
         ("log . {\n class good\n}", "not a class of reply"),
         ("template IN", "wrong number of arguments for `template`"),
+        ("hosts /etc/hosts {\n ttl 0\n}", "from 1 to 65535"),
+        ("hosts /etc/hosts {\n 192.0.2.1 a..b\n}", "`a..b` is not a zone"),
+        ("hosts /etc/hosts {\n falltrough\n}", "unknown option `falltrough`"),
         ("template XX A {\n}", "`XX` is not a class"),
         ("template IN AAA {\n}", "`AAA` is not a type of record"),
         ("template IN A {\n match (\n}", "not a regular expression"),
@@ -355,6 +358,20 @@ fn what_only_watches_is_no_reason_to_refuse() {
     for (warning, name) in warnings.iter().zip(names) {
         assert!(warning.contains(&format!("`{name}` is accepted but has no effect")), "{warning}");
     }
+}
+
+#[test]
+fn hosts_of_the_file_come_first() {
+    let file = "192.0.2.1 a.test B.test # c.test\n192.0.2.2\nx y\nfe80::1%eth0 l.test\r\n";
+    let machine = Machine::node().file("/etc/hosts", file);
+    let text = ".:53 {\n hosts {\n 192.0.2.3 d.test\n fallthrough\n }\n}";
+    let config = load_on(&machine.file(CONF, text));
+    let hosts = config.server.blocks[0].steps.hosts.clone().unwrap();
+    let entries: Vec<String> = hosts.entries.iter().map(|(ip, name)| format!("{ip} {name}")).collect();
+    assert_eq!(entries, ["192.0.2.1 a.test.", "192.0.2.1 b.test.", "fe80::1 l.test.", "192.0.2.3 d.test."]);
+    assert_eq!((hosts.ttl, hosts.reverse, hosts.fallthrough.len()), (3600, true, 1));
+    let missing = &block("hosts /none {\n 192.0.2.3 d.test\n}").steps.hosts;
+    assert_eq!(missing.as_ref().unwrap().entries.len(), 1);
 }
 
 /// CoreDNS reads a bare number as seconds here, and only here.

@@ -44,6 +44,12 @@ fn block_lines(block: &Block) -> Vec<String> {
     for rule in &block.log {
         lines.push(format!("  log      queries for {}", rule.scope));
     }
+    if !block.steps.templates.is_empty() {
+        lines.push(format!("  template {} of them", block.steps.templates.len()));
+    }
+    if let Some(hosts) = &block.steps.hosts {
+        lines.push(format!("  hosts    {} names", hosts.entries.len()));
+    }
     let mut also = Vec::new();
     if block.errors.is_some() {
         also.push("errors logged".to_owned());

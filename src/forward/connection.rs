@@ -86,8 +86,8 @@ struct State {
     heard: Option<Instant>,
     /// When the first query was sent since the peer was last heard.
     silent_since: Option<Instant>,
-    /// Whether that was late the last time it was heard.
-    late: bool,
+    /// How long that had been the last time it was heard.
+    lag: Duration,
     idle_since: Instant,
 }
 
@@ -187,6 +187,12 @@ impl Connection {
         self.state.borrow().in_flight.unanswered()
     }
 
+    /// Whether it has answered nothing but, perhaps, a question about its life.
+    pub(super) fn is_untried(&self) -> bool {
+        let state = self.state.borrow();
+        state.in_flight.sent().saturating_sub(state.in_flight.unanswered() as u64) <= 1
+    }
+
     /// How long the peer has owed an answer without sending any.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         let since = self.state.borrow().silent_since;
@@ -195,7 +201,12 @@ impl Connection {
 
     /// Whether the peer, when last heard, had owed an answer for so long that others get impatient.
     pub(super) fn was_late(&self) -> bool {
-        self.state.borrow().late
+        self.lag() > MIN_PATIENCE
+    }
+
+    /// How long the peer, when last heard, had owed an answer without sending any.
+    pub(super) fn lag(&self) -> Duration {
+        self.state.borrow().lag
     }
 
     /// When the peer last answered anything.
@@ -237,7 +248,7 @@ impl State {
             closed: None,
             heard: None,
             silent_since: None,
-            late: false,
+            lag: Duration::ZERO,
             idle_since: now,
         }
     }
@@ -261,7 +272,7 @@ impl State {
         self.strays = 0;
         self.answered = true;
         self.heard = Some(now);
-        self.late = self.silent_since.is_some_and(|since| now - since > MIN_PATIENCE);
+        self.lag = self.silent_since.map_or(Duration::ZERO, |since| now - since);
         self.silent_since = (self.in_flight.unanswered() > 0).then_some(now);
         if self.in_flight.waiting() == 0 {
             self.idle_since = now;

@@ -13,12 +13,21 @@ const MEMORY: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub(super) struct EdnsMemory {
     rejected: Cell<Option<Instant>>,
+    accepted: Cell<Option<Instant>>,
 }
 
 impl EdnsMemory {
-    /// A query was answered without EDNS after it had been rejected with it.
+    /// A query with EDNS was not rejected.
+    pub(super) fn accepted(&self, now: Instant) {
+        self.accepted.set(Some(now));
+    }
+
+    /// A query was answered without EDNS after it had been rejected with it. Of a server that accepts EDNS for
+    /// other names this says nothing.
     pub(super) fn rejected(&self, now: Instant) {
-        self.rejected.set(Some(now));
+        if self.accepted.get().is_none_or(|at| now >= at + MEMORY) {
+            self.rejected.set(Some(now));
+        }
     }
 
     /// Whether to ask without EDNS.
@@ -39,5 +48,16 @@ mod tests {
         memory.rejected(now);
         assert!(memory.avoids(now + Duration::from_secs(299)));
         assert!(!memory.avoids(now + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn one_name_says_nothing_of_the_others() {
+        let now = Instant::now();
+        let memory = EdnsMemory::default();
+        memory.accepted(now);
+        memory.rejected(now + Duration::from_secs(1));
+        assert!(!memory.avoids(now + Duration::from_secs(2)));
+        memory.rejected(now + Duration::from_secs(300));
+        assert!(memory.avoids(now + Duration::from_secs(301)));
     }
 }

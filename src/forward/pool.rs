@@ -36,7 +36,7 @@ const FLOWING: usize = 16;
 const FRESH: Duration = Duration::from_micros(1500);
 /// A peer that owes an answer and is silent for longer is busy with something slow, if it answers in order.
 const BUSY: Duration = Duration::from_millis(5);
-/// A peer that let one answer overtake another will do so again, for this long at least.
+/// A peer that let one answer overtake another will do so again, for this long at least. So will one that was busy.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Nor is it tested again before that.
 const TEST_PAUSE: Duration = Duration::from_secs(10);
@@ -77,6 +77,8 @@ pub(super) struct Pool {
     serial: Cell<u64>,
     /// When the peer was last tested for answering in order.
     tested: Cell<Option<Instant>>,
+    /// When the peer was last heard after it had been busy.
+    slow: Cell<Option<Instant>>,
     /// When a connection was last replaced for its age.
     renewed: Cell<Instant>,
     /// Since when a connect is under way: there is never more than one.
@@ -100,6 +102,7 @@ impl Pool {
             connections: RefCell::default(),
             serial: Cell::new(0),
             tested: Cell::new(None),
+            slow: Cell::new(None),
             renewed: Cell::new(Instant::now()),
             connecting: Cell::new(None),
             waiters: RefCell::default(),
@@ -121,6 +124,7 @@ impl Pool {
             return Ok(flowing);
         }
         self.prune(now);
+        self.note_slowness();
         let need = self.tightened(need, now);
         let Some(best) = self.choose(need, patience, now) else {
             return match need.alive_since {
@@ -282,10 +286,20 @@ impl Pool {
         }
     }
 
-    /// Whether what is sent on `connection` would wait behind something slow.
+    /// Whether what is sent on `connection` would wait behind something slow. Where the last answer was slow, the
+    /// next is taken to be so, too: what comes in one burst would else be behind it before that shows.
     fn is_busy(&self, connection: &Connection, now: Instant) -> bool {
-        let in_order = || self.remote.overtaken.get().is_none_or(|at| now >= at + REMEMBERED);
-        connection.silence(now) > BUSY && in_order()
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now < at + REMEMBERED);
+        let was_slow = || connection.lag() > BUSY || connection.is_untried() && lately(self.slow.get());
+        (connection.silence(now) > BUSY || connection.load() > 0 && was_slow())
+            && !lately(self.remote.overtaken.get())
+    }
+
+    /// Remembers when a connection was last heard after it had been busy.
+    fn note_slowness(&self) {
+        let connections = self.connections.borrow();
+        let slow = connections.iter().filter(|connection| connection.lag() > BUSY);
+        self.slow.set(self.slow.get().max(slow.filter_map(|connection| connection.heard()).max()));
     }
 
     fn open(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
@@ -311,9 +325,9 @@ impl Drop for Pool {
 
 /// Whether a query on `connection` will not wait for long although others are before it. Under load,
 /// queries that share a connection share its writes and reads; a slow one among them stops the flow,
-/// and the next query goes elsewhere.
+/// and the next query goes elsewhere. An answer that took long is no sign that the next will not.
 fn flows(connection: &Connection, now: Instant) -> bool {
-    connection.load() < FLOWING && connection.heard_within(FRESH, now)
+    connection.load() < FLOWING && connection.heard_within(FRESH, now) && connection.lag() <= BUSY
 }
 
 #[cfg(test)]

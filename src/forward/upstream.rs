@@ -216,8 +216,9 @@ impl Upstream {
         let plain = self.edns.avoids(now).then(|| query.without_opt());
         let message = plain.as_deref().unwrap_or(query.message());
         let mut reply = send(message, now).await?;
-        if plain.is_none()
-            && query.edns_is_rejected_by(&reply)
+        if plain.is_none() && !query.edns_is_rejected_by(&reply) {
+            self.edns.accepted(now);
+        } else if plain.is_none()
             && tally.claim()
             && let Ok(answer) = send(&query.without_opt(), Instant::now()).await
         {

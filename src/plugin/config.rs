@@ -1,5 +1,7 @@
 //! Settings of the steps.
 
+use std::net::IpAddr;
+
 pub use super::dns64::{Dns64, Prefix};
 pub use super::rewrite::{Action, AnswerPart, AnswerRule, Matcher, OptionEdit, Rule};
 use crate::wire::Name;
@@ -13,6 +15,8 @@ pub struct Config {
     pub rewrites: Vec<Rule>,
     /// `template` directives in order.
     pub templates: Vec<Template>,
+    /// `hosts`.
+    pub hosts: Option<Hosts>,
 }
 
 /// `template CLASS TYPE [ZONE...] { ... }`: replies without records.
@@ -37,5 +41,28 @@ impl Default for Template {
     fn default() -> Template {
         let (zones, patterns, fallthrough) = (Vec::new(), Vec::new(), Vec::new());
         Template { class: None, qtype: None, zones, patterns, rcode: 0, fallthrough }
+    }
+}
+
+/// `hosts [FILE [ZONE...]] { ... }`: what the file and the Corefile list, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts {
+    /// Only names below these are concerned; empty: every name of the block.
+    pub zones: Vec<Name>,
+    /// Addresses and their names.
+    pub entries: Vec<(IpAddr, Name)>,
+    /// Seconds.
+    pub ttl: u32,
+    /// PTR queries are answered as well.
+    pub reverse: bool,
+    /// Below these, an unknown name is left to the upstream; others get SERVFAIL.
+    pub fallthrough: Vec<Name>,
+}
+
+impl Default for Hosts {
+    /// An empty table.
+    fn default() -> Hosts {
+        let (zones, entries, fallthrough) = (Vec::new(), Vec::new(), Vec::new());
+        Hosts { zones, entries, ttl: 3600, reverse: true, fallthrough }
     }
 }

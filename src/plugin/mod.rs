@@ -1,7 +1,7 @@
 //! What a block does between its cache and its upstreams: a file for each directive.
 //!
 //! ```text
-//! message ─► dns64 ─► rewrite ─► template ─► upstream ─► rewrite ─► dns64 ─► reply
+//! message ─► dns64 ─► rewrite ─► template ─► hosts ─► upstream ─► rewrite ─► dns64 ─► reply
 //! ```
 //!
 //! The order is that of CoreDNS, whatever order the Corefile has. Replies are whole messages, of which the
@@ -9,19 +9,22 @@
 
 mod config;
 mod dns64;
+mod hosts;
+mod reply;
 mod rewrite;
 mod template;
 
 pub use config::{
-    Action, AnswerPart, AnswerRule, Config, Dns64, Matcher, OptionEdit, Prefix, Rule, Template,
+    Action, AnswerPart, AnswerRule, Config, Dns64, Hosts, Matcher, OptionEdit, Prefix, Rule, Template,
 };
 
 /// The steps of one block.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Steps {
     dns64: Option<Dns64>,
     rewrites: Vec<Rule>,
     templates: Vec<Template>,
+    hosts: Option<hosts::Hosts>,
 }
 
 impl Steps {
@@ -31,6 +34,7 @@ impl Steps {
             dns64: config.dns64.clone(),
             rewrites: config.rewrites.clone(),
             templates: config.templates.clone(),
+            hosts: config.hosts.as_ref().map(hosts::Hosts::new),
         }
     }
 
@@ -42,7 +46,8 @@ impl Steps {
         name: &[u8],
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
     ) -> Result<Vec<u8>, E> {
-        if self.dns64.is_none() && self.rewrites.is_empty() && self.templates.is_empty() {
+        let before = self.dns64.is_some() || !self.rewrites.is_empty();
+        if !before && self.templates.is_empty() && self.hosts.is_none() {
             return upstream(message, name).await;
         }
         // Few blocks have any, and the way of the others should not carry their weight.
@@ -87,6 +92,9 @@ impl Steps {
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
     ) -> Result<Vec<u8>, E> {
         if let Some(reply) = template::reply(&self.templates, message, name) {
+            return Ok(reply);
+        }
+        if let Some(reply) = self.hosts.as_ref().and_then(|hosts| hosts.reply(message, name)) {
             return Ok(reply);
         }
         upstream(message, name).await

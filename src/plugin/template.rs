@@ -1,7 +1,8 @@
 //! Replies made up here (the semantics of CoreDNS's `template`, without records).
 
 use super::config::Template;
-use crate::wire::{Flags, HEADER, Query, Rcode, write_text};
+use super::reply;
+use crate::wire::{Query, Rcode, write_text};
 
 /// What a template says about a query.
 enum Verdict {
@@ -22,14 +23,7 @@ pub(super) fn reply(templates: &[Template], message: &[u8], name: &[u8]) -> Opti
         Verdict::Reply(rcode) => Some(rcode),
         Verdict::Pass => None,
     })?;
-    let authority = if rcode == Rcode::SERVFAIL { 0 } else { Flags::AA };
-    let flags = Flags::QR | authority | query.flags().0 & (Flags::RD | Flags::CD) | rcode.0;
-    let mut reply = vec![0; HEADER];
-    reply[..2].copy_from_slice(&query.id());
-    reply[2..4].copy_from_slice(&flags.to_be_bytes());
-    reply[5] = 1;
-    reply.extend(query.question());
-    Some(reply)
+    Some(reply::compose(&query, rcode, &[]))
 }
 
 impl Template {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, Origin, Wake, ask_for_short_slice};
+use super::batch::{Batch, Origin, Outbox, Wake, ask_for_short_slice};
 use super::client::Client;
 use super::miss::Miss;
 use super::rates::Rates;
@@ -29,6 +29,10 @@ pub const MISS_QUEUE: usize = 4096;
 /// Upstreams answer in order: what one client has with them is what the others wait behind.
 const CLIENT_RATE: u64 = 3_000;
 const CLIENT_BURST: u64 = 1024;
+/// Replies to clients that can wait that are sent before it is seen whether others came.
+const AT_ONCE: usize = 8;
+/// Such replies at most; the oldest of what is more are sent at once.
+const MAX_DEFERRED: usize = 64;
 /// The time of one batch in so many is taken and stands for the others, so that the clock is read
 /// once per batch.
 const SAMPLE: u64 = 64;
@@ -68,6 +72,8 @@ struct Running {
     responder: Responder,
     counters: Counters,
     rates: Rates,
+    /// Replies to clients that can wait.
+    deferred: Outbox,
     batches: u64,
     hit_ns: u64,
 }
@@ -90,8 +96,15 @@ impl UdpWorker {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let rates = Rates::new(CLIENT_RATE, CLIENT_BURST);
-        let mut running =
-            Running { worker: self, responder: Responder::default(), counters, rates, batches: 0, hit_ns: 0 };
+        let mut running = Running {
+            worker: self,
+            responder: Responder::default(),
+            counters,
+            rates,
+            deferred: Outbox::default(),
+            batches: 0,
+            hit_ns: 0,
+        };
         let (started, starts) = std::sync::mpsc::channel();
         let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
             // Nobody waits any more only if this is the last thing the process does.
@@ -123,8 +136,10 @@ impl Running {
     fn run(&mut self, mut batch: Batch, stop: &AtomicBool) {
         let (socket, zones) = (self.worker.socket.clone(), self.worker.zones.clone());
         while !stop.load(Relaxed) {
-            match batch.receive(&socket) {
+            let idle = self.deferred.is_empty();
+            match if idle { batch.receive(&socket) } else { batch.receive_waiting(&socket) } {
                 Ok(received) => self.handle(&mut batch, received, &zones),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.send_deferred(AT_ONCE),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::warn!("receive: {error}");
@@ -135,6 +150,7 @@ impl Running {
         while let Ok(received) = batch.receive_waiting(&socket) {
             self.handle(&mut batch, received, &zones);
         }
+        self.send_deferred(usize::MAX);
     }
 
     /// A bug that a query triggers costs its batch, not the node's DNS.
@@ -149,10 +165,22 @@ impl Running {
         let arrived_ns = clock::nanoseconds();
         let clients = (0..received).map(|slot| batch.origin(slot).map(|origin| origin.peer.ip()));
         let waiting = self.rates.who_can_wait(clients, arrived_ns);
-        self.answer_all(batch, (0..received).filter(|slot| waiting >> slot & 1 == 0), zones, arrived_ns);
+        for slot in (0..received).filter(|slot| waiting >> slot & 1 == 0) {
+            if !batch.has_room() {
+                self.send(batch);
+            }
+            if let Some(len) = self.answer_one(batch, slot, zones, arrived_ns) {
+                batch.push_reply(slot, len);
+            }
+        }
+        self.send(batch);
         if waiting != 0 {
-            // Telling a client that floods that it is refused takes longer than all the rest.
-            self.answer_all(batch, (0..received).filter(|slot| waiting >> slot & 1 != 0), zones, arrived_ns);
+            self.answer_later(
+                batch,
+                (0..received).filter(|slot| waiting >> slot & 1 != 0),
+                zones,
+                arrived_ns,
+            );
         }
         self.batches += 1;
         if self.batches.is_multiple_of(SAMPLE) {
@@ -160,8 +188,9 @@ impl Running {
         }
     }
 
-    #[inline]
-    fn answer_all(
+    /// Telling a client that floods that it is refused takes longer than all the rest, so this is done a few at
+    /// a time, while nobody else asks.
+    fn answer_later(
         &mut self,
         batch: &mut Batch,
         slots: impl Iterator<Item = usize>,
@@ -169,19 +198,26 @@ impl Running {
         arrived_ns: u64,
     ) {
         for slot in slots {
-            if !batch.has_room() {
-                self.send(batch);
+            let answered = self.answer_one(batch, slot, zones, arrived_ns);
+            if let (Some(len), Some(origin)) = (answered, batch.origin(slot)) {
+                let reply = &batch.packet_and_room(slot).1[..len];
+                self.deferred.push(&self.worker.socket, origin, reply);
             }
-            self.answer_one(batch, slot, zones, arrived_ns);
         }
-        self.send(batch);
+        self.send_deferred(self.deferred.len().saturating_sub(MAX_DEFERRED));
     }
 
     #[inline]
-    fn answer_one(&mut self, batch: &mut Batch, slot: usize, zones: &Zones, arrived_ns: u64) {
+    fn answer_one(
+        &mut self,
+        batch: &mut Batch,
+        slot: usize,
+        zones: &Zones,
+        arrived_ns: u64,
+    ) -> Option<usize> {
         let Some(Origin { peer, local }) = batch.origin(slot) else {
             self.counters.unanswerable.inc();
-            return;
+            return None;
         };
         let client = Client { peer, local, transport: Transport::Udp };
         let timing = Timing { now: Moment(arrived_ns / 1_000_000), arrived_ns, hit_ns: self.hit_ns };
@@ -193,16 +229,15 @@ impl Running {
                     // A refresh that finds no place is tried again by a later hit.
                     let _ = self.worker.misses.try_send(miss);
                 }
-                batch.push_reply(slot, len);
+                return Some(len);
             }
             Outcome::Miss { zone, stale } => {
-                if let Some(len) = self.hand_in(packet, room, client, (zone, stale), arrived_ns) {
-                    batch.push_reply(slot, len);
-                }
+                return self.hand_in(packet, room, client, (zone, stale), arrived_ns);
             }
             Outcome::Ignore(Rejected::TooShort) => self.counters.too_short.inc(),
             Outcome::Ignore(_) => self.counters.response.inc(),
         }
+        None
     }
 
     /// Queues a miss; if the queue is full or the client too fast, writes a refusal into `room`.
@@ -231,6 +266,15 @@ impl Running {
 
     fn send(&self, batch: &mut Batch) {
         let refused = batch.send(&self.worker.socket);
+        self.note_refused(refused);
+    }
+
+    fn send_deferred(&mut self, count: usize) {
+        let refused = self.deferred.send_first(count);
+        self.note_refused(refused);
+    }
+
+    fn note_refused(&self, refused: usize) {
         if refused > 0 {
             self.counters.unsendable.add(refused as u64);
         }

@@ -103,15 +103,17 @@ impl fmt::Display for Rcode {
 
 /// Record types that mean something to Doorstep itself.
 pub mod record_type {
-    /// An IPv4 address.
+    /// IPv4 address.
     pub const A: u16 = 1;
     /// Delegation.
     pub const NS: u16 = 2;
     /// Start of authority.
     pub const SOA: u16 = 6;
+    /// Name of an address.
+    pub const PTR: u16 = 12;
     /// Host information; what `loop` probes ask for.
     pub const HINFO: u16 = 13;
-    /// An IPv6 address (RFC 3596 §2.1).
+    /// IPv6 address (RFC 3596).
     pub const AAAA: u16 = 28;
     /// A service's host and port (RFC 2782).
     pub const SRV: u16 = 33;

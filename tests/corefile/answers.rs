@@ -83,3 +83,27 @@ fn dns64_is_for_one_family() {
         assert_eq!(found, expected, "{directives}");
     }
 }
+
+/// The shape of AKS's local DNS.
+#[test]
+fn health_checks_hosts_and_templates_stand_together() {
+    let text = "health-check.localdns.local:53 {
+    whoami
+}
+.:53 {
+    forward . 168.63.129.16
+    hosts /etc/localdns/hosts {
+        ttl 60
+        fallthrough
+    }
+    template ANY ANY internal.cloudapp.net {
+        match \"^(?:[^.]+\\.){4,}internal\\.cloudapp\\.net\\.$\"
+        rcode NXDOMAIN
+        fallthrough
+    }
+}
+";
+    let blocks = config(text).server.blocks;
+    assert_eq!(blocks.iter().map(|block| block.whoami).collect::<Vec<_>>(), [true, false]);
+    assert!(blocks[1].steps.hosts.is_some());
+}

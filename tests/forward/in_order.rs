@@ -36,6 +36,25 @@ fn slow_names_do_not_wait_for_each_other() {
     });
 }
 
+/// Names that are asked for at one moment have nothing before them that is late already, but the last ones were.
+#[test]
+fn a_burst_of_slow_names_is_spread() {
+    const SLOW: Duration = Duration::from_millis(200);
+    run(async {
+        let server = server(SLOW).await;
+        let client = Client::new(&[force_tcp(&[&server])]);
+        load(&client, "slow.first", 8, Duration::ZERO).await;
+        let took = load(&client, "slow.then", 12, Duration::ZERO).await;
+        assert!(took[11] < SLOW + Duration::from_millis(100), "{took:?}");
+        // Where answers come at once, few connections are enough for the same.
+        let quick = self::server(Duration::ZERO).await;
+        let client = Client::new(&[force_tcp(&[&quick])]);
+        load(&client, "fast.first", 8, Duration::ZERO).await;
+        load(&client, "fast.then", 32, Duration::ZERO).await;
+        assert!(quick.connections() <= 5, "{} connections", quick.connections());
+    });
+}
+
 /// Ten slow names a second are more than four connections can carry.
 #[test]
 fn slow_names_delay_neither_each_other_nor_fast_ones() {

@@ -29,6 +29,7 @@ mod dig;
 mod dns64;
 mod edns;
 mod flights;
+mod hosts;
 mod loadbalance;
 mod query_log;
 mod rewrite;

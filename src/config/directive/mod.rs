@@ -6,6 +6,7 @@ mod cache;
 mod dns64;
 mod errors;
 mod forward;
+mod hosts;
 mod listeners;
 mod loadbalance;
 mod log;
@@ -105,6 +106,7 @@ static TABLE: &[(&str, Support)] = &[
     ("errors", Once(errors::errors)),
     ("forward", Many(forward::forward)),
     ("health", Many(listeners::health)),
+    ("hosts", Once(hosts::hosts)),
     ("loadbalance", Many(loadbalance::loadbalance)),
     ("log", Many(log::log)),
     ("loop", Once(switches::detect_loops)),
@@ -128,7 +130,6 @@ static TABLE: &[(&str, Support)] = &[
     ("pprof", Ignored("it profiles the Go process")),
     ("trace", Ignored("no spans are reported")),
     ("acl", NotServed("an access list must not be dropped silently: use a NetworkPolicy")),
-    ("hosts", NotServed(REMOVE)),
     ("auto", NotServed(ELSEWHERE)),
     ("autopath", NotServed(ELSEWHERE)),
     ("dnssec", NotServed(ELSEWHERE)),

@@ -35,10 +35,18 @@ struct Calls {
     headers: Vec<libc::mmsghdr>,
 }
 
+// SAFETY: the pointers in them are written anew for each system call and followed only during it.
+unsafe impl Send for Calls {}
+
 impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.datagrams.len()
     }
 
     /// Whether it is time to send.
@@ -74,12 +82,20 @@ impl Outbox {
     /// Sends all without waiting and returns how many the kernel refused, which are lost like any
     /// other datagram.
     pub fn send(&mut self) -> usize {
+        self.send_first(self.datagrams.len())
+    }
+
+    /// As [`Outbox::send`], but no more than `count` of those that wait, the oldest ones.
+    pub fn send_first(&mut self, count: usize) -> usize {
+        let count = count.min(self.datagrams.len());
         let mut refused = 0;
-        for together in self.datagrams.chunk_by(|one, next| Arc::ptr_eq(&one.socket, &next.socket)) {
+        for together in self.datagrams[..count].chunk_by(|one, next| Arc::ptr_eq(&one.socket, &next.socket)) {
             refused += self.calls.send(&self.octets, together);
         }
-        self.datagrams.clear();
-        self.octets.clear();
+        self.datagrams.drain(..count);
+        let sent = self.datagrams.first().map_or(self.octets.len(), |next| next.start);
+        self.octets.drain(..sent);
+        self.datagrams.iter_mut().for_each(|waiting| waiting.start -= sent);
         refused
     }
 }
@@ -112,5 +128,32 @@ impl Calls {
         unsafe {
             many::send(&first.socket, self.headers.as_mut_ptr(), self.headers.len(), libc::MSG_DONTWAIT)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_leave_first_and_the_rest_stays_whole() {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let origin = Origin { peer: client.local_addr().unwrap(), local: None };
+        let mut outbox = Outbox::default();
+        for mark in 0..5_u8 {
+            outbox.push(&socket, origin, &vec![mark; 1 + usize::from(mark)]);
+        }
+        let mut received = || {
+            let mut buffer = [0; 16];
+            let len = client.recv(&mut buffer).unwrap();
+            buffer[..len].to_vec()
+        };
+        assert_eq!((outbox.send_first(2), outbox.len()), (0, 3));
+        assert_eq!([received(), received()], [vec![0], vec![1; 2]]);
+        outbox.push(&socket, origin, &[9; 3]);
+        assert_eq!((outbox.send_first(usize::MAX), outbox.is_empty()), (0, true));
+        assert_eq!([(); 4].map(|()| received()), [vec![2; 3], vec![3; 4], vec![4; 5], vec![9; 3]]);
+        assert!(outbox.octets.is_empty());
     }
 }
