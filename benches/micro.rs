@@ -37,7 +37,7 @@ fn patch(criterion: &mut Criterion) {
     let terms = Terms { ttl: Some(30), authoritative: true, extended_error: None };
     let mut out = [0; 512];
     criterion.bench_function("patch", |bench| {
-        bench.iter(|| Reply::from_answer(black_box(&mut out), black_box(&query), &answer, terms, 512));
+        bench.iter(|| Reply::from_answer(black_box(&mut out), black_box(&query), &answer, terms, None, 512));
     });
 }
 

@@ -1,5 +1,7 @@
 //! Corefiles of the wild are understood, broken ones are explained, hostile ones do no harm.
 
+#[path = "corefile/answers.rs"]
+mod answers;
 #[path = "corefile/hostile.rs"]
 mod hostile;
 #[path = "corefile/machine.rs"]

@@ -159,6 +159,8 @@ fn block(cache: Cache) -> Block {
         cache: Some(Arc::new(cache)),
         bufsize: None,
         log: QueryLogger::default(),
+        whoami: false,
+        loadbalance: None,
         steps: Steps::default(),
         errors: None,
         loops: None,

@@ -1,6 +1,7 @@
 //! A configuration, made into what serves it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::forward::{self, Chain, Directory};
 use crate::guardian::message::CacheFile;
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
-use crate::plugin::Steps;
+use crate::plugin::{self, Steps};
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
 use crate::server::{self, ErrorLog, QueryLogger, SearchAhead, Timeouts, probe_name};
 use crate::sockets::{Listen, Role, is_supported};
@@ -160,7 +161,8 @@ impl Plan {
     fn caches(&self) -> impl Iterator<Item = (String, &Cache)> {
         self.blocks.iter().filter_map(|planned| {
             let zones: Vec<String> = planned.config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
-            Some((zones.join(","), planned.block.cache.as_deref()?))
+            let label = zones.join(",") + &mark_of(&planned.config.steps);
+            Some((label, planned.block.cache.as_deref()?))
         })
     }
 
@@ -195,6 +197,17 @@ impl PlannedBlock {
     }
 }
 
+/// Tells blocks apart that make other answers of what upstreams say: none has a use for the other's.
+fn mark_of(steps: &plugin::Config) -> String {
+    let shown = format!("{steps:?}");
+    if shown == format!("{:?}", plugin::Config::default()) {
+        return String::new();
+    }
+    let mut hasher = DefaultHasher::new();
+    shown.hash(&mut hasher);
+    format!("#{:x}", hasher.finish())
+}
+
 fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
     let cache = config.cache.clone().map(Cache::new).transpose()?.map(Arc::new);
     let probe = config.zones.first().filter(|_| config.detect_loops);
@@ -206,6 +219,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         cache,
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
+        loadbalance: config.loadbalance.clone(),
         steps: Steps::new(&config.steps),
         errors: config.errors.as_ref().map(ErrorLog::new),
         loops: probe.map(|probe| LoopGuard {
@@ -213,6 +227,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
             seen: AtomicU32::new(0),
             looping: AtomicBool::new(false),
         }),
+        whoami: config.whoami,
         search_ahead: search_ahead.map(|node_domains| SearchAhead { domains: domains(), node_domains }),
         empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
     })

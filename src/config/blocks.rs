@@ -48,7 +48,7 @@ pub(super) fn build(
                 None => zones.push((name, sockets)),
             }
         }
-        blocks.push(finish(draft, zones));
+        blocks.extend(by_family(finish(draft, zones)));
     }
     blocks
 }
@@ -60,13 +60,34 @@ fn finish(draft: Draft, zones: Vec<(Name, Vec<SocketAddr>)>) -> server::Block {
         forwards: draft.forwards,
         errors: draft.errors,
         log: draft.log,
+        loadbalance: draft.loadbalance,
         steps: draft.steps,
+        whoami: draft.whoami,
         detect_loops: draft.detect_loops,
         search_ahead: draft.search_ahead,
         metrics: draft.metrics,
         bufsize: draft.bufsize,
         plugins: draft.plugins.into_iter().collect(),
     }
+}
+
+/// `dns64` is for clients that ask over IPv6 unless it says otherwise. Then those that ask over IPv4 have a block
+/// of their own, for an answer that is kept is everybody's.
+fn by_family(block: server::Block) -> Vec<server::Block> {
+    let Some(allow_ipv4) = block.steps.dns64.as_ref().map(|dns64| dns64.allow_ipv4) else {
+        return vec![block];
+    };
+    if allow_ipv4 {
+        return vec![block];
+    }
+    let for_family = |is_ipv6: bool| {
+        let mut block = block.clone();
+        block.zones.iter_mut().for_each(|(_, addresses)| addresses.retain(|a| a.is_ipv6() == is_ipv6));
+        block.zones.retain(|(_, addresses)| !addresses.is_empty());
+        block.steps.dns64.take_if(|_| !is_ipv6);
+        block
+    };
+    [true, false].map(for_family).into_iter().filter(|block| !block.zones.is_empty()).collect()
 }
 
 /// Where a block listens.

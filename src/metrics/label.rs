@@ -14,7 +14,8 @@ pub enum Transport {
 impl Transport {
     pub(super) const ALL: [Transport; 2] = [Transport::Udp, Transport::Tcp];
 
-    pub(super) fn label(self) -> &'static str {
+    /// Its name in labels, and in that of a service (RFC 2782).
+    pub fn label(self) -> &'static str {
         match self {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",

@@ -2,11 +2,17 @@
 
 use std::net::IpAddr;
 
+pub use super::dns64::{Dns64, Prefix};
+pub use super::rewrite::{Action, AnswerPart, AnswerRule, Matcher, OptionEdit, Rule};
 use crate::wire::Name;
 
 /// What a block does between its cache and its upstreams.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
+    /// `dns64`.
+    pub dns64: Option<Dns64>,
+    /// `rewrite` directives in order.
+    pub rewrites: Vec<Rule>,
     /// `template` directives in order.
     pub templates: Vec<Template>,
     /// `hosts`.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::wire::Name;
+pub use crate::wire::Subnet;
 use crate::{cache, forward, plugin};
 
 /// Every server block, in the Corefile's order.
@@ -30,10 +31,14 @@ pub struct Block {
     pub errors: Option<ErrorsLog>,
     /// `log` rules in order.
     pub log: Vec<QueryLog>,
+    /// `loadbalance`.
+    pub loadbalance: Option<LoadBalance>,
     /// What is done between cache and upstreams.
     pub steps: plugin::Config,
     /// `loop`.
     pub detect_loops: bool,
+    /// `whoami`: what no other directive answers tells clients who they are.
+    pub whoami: bool,
     /// `search_ahead`, with the node's search domains.
     pub search_ahead: Option<Vec<Name>>,
     /// `prometheus` is in the block: its queries are counted.
@@ -42,6 +47,13 @@ pub struct Block {
     pub bufsize: Option<u16>,
     /// Names of the directives present, sorted, for `coredns_plugin_enabled`.
     pub plugins: Vec<&'static str>,
+}
+
+/// `loadbalance [round_robin] { prefer SUBNET... }`.
+#[derive(Debug, Clone, Default)]
+pub struct LoadBalance {
+    /// Addresses in these come first, in this order.
+    pub prefer: Vec<Subnet>,
 }
 
 /// `timeouts { read idle write }`, for TCP.

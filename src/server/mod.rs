@@ -15,6 +15,7 @@ mod clients;
 mod config;
 mod errors;
 mod inflight;
+mod loadbalance;
 mod loops;
 mod miss;
 mod moderation;
@@ -33,7 +34,9 @@ pub mod zones;
 
 pub use batch::{Batch, Origin, Outbox, Wake};
 pub use client::Client;
-pub use config::{Block, Config, Consolidate, ErrorsLog, LogClass, LogLevel, QueryLog, Timeouts};
+pub use config::{
+    Block, Config, Consolidate, ErrorsLog, LoadBalance, LogClass, LogLevel, QueryLog, Subnet, Timeouts,
+};
 pub use errors::ErrorLog;
 pub use loops::{probe as probe_for_loop, probe_name};
 pub use miss::{Miss, Misses, Resolve};

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use super::config::LoadBalance;
 use super::errors::ErrorLog;
 use super::querylog::QueryLogger;
 use super::search_ahead::SearchAhead;
@@ -53,12 +54,16 @@ pub struct Block {
     pub bufsize: Option<u16>,
     /// `log`.
     pub log: QueryLogger,
+    /// `loadbalance`.
+    pub loadbalance: Option<LoadBalance>,
     /// What is done between cache and upstreams.
     pub steps: Steps,
     /// `errors`.
     pub errors: Option<ErrorLog>,
     /// `loop`, until its probes are over.
     pub loops: Option<LoopGuard>,
+    /// `whoami`: what no other directive answers tells clients who they are.
+    pub whoami: bool,
     /// `search_ahead`.
     pub search_ahead: Option<SearchAhead>,
     /// The block has no directive that could answer or report: everything is REFUSED.

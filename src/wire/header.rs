@@ -115,6 +115,8 @@ pub mod record_type {
     pub const HINFO: u16 = 13;
     /// IPv6 address (RFC 3596).
     pub const AAAA: u16 = 28;
+    /// A service's host and port (RFC 2782).
+    pub const SRV: u16 = 33;
     /// The EDNS pseudo record (RFC 6891).
     pub const OPT: u16 = 41;
     /// Delegation signer, which lives in the parent zone (RFC 4035 §3.1.4.1).

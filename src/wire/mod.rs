@@ -4,19 +4,24 @@
 //! leaves through [`Reply`]. Nothing here allocates on the way of a hit, and nothing here is `unsafe`.
 
 mod answer;
+mod balance;
 mod edns;
 mod header;
 mod key;
+mod message;
 mod name;
 mod query;
 mod reply;
 #[cfg(test)]
 mod tests;
+mod whoami;
 
 pub use answer::{Answer, Kind, Lifetime, Outline, Unscannable};
+pub use balance::{Balance, Subnet};
 pub use edns::{Edns, ExtendedError};
 pub use header::{Flags, HEADER, Opcode, Rcode, record_type};
 pub use key::{Key, StoredKey};
+pub use message::{Message, ResourceRecord};
 pub use name::{MAX_NAME, Name, NameError, same_octets, write_text};
 pub use query::{Query, Rejected, same_question};
 pub use reply::{Reply, Terms};

@@ -1,6 +1,7 @@
 //! The only way out for bytes that a client sees.
 
 use super::answer::{Answer, HEAD, Outline, ttl_offsets};
+use super::balance::Balance;
 use super::edns::{Edns, ExtendedError};
 use super::header::{Flags, HEADER, Opcode, Rcode, u16_at};
 use super::name::copy_octets;
@@ -30,13 +31,14 @@ pub struct Terms {
 type Parts<'o> = ([u8; HEAD], &'o mut [u8; HEADER], &'o mut [u8], &'o mut [u8], &'o [u8]);
 
 impl Reply {
-    /// Writes `answer` as the reply to `query`, in at most `limit` octets, and returns its length; 0 if
+    /// Writes `answer`, its addresses in the order of `balance` if there is one, as the reply to `query`, in at most `limit` octets, and returns its length; 0 if
     /// `out` is too short to work in. [`REPLY_ROOM`](super::REPLY_ROOM) octets never are.
     pub fn from_answer(
         out: &mut [u8],
         query: &Query<'_>,
         answer: &Answer,
         terms: Terms,
+        balance: Option<Balance<'_>>,
         limit: usize,
     ) -> usize {
         let octets = answer.octets();
@@ -46,6 +48,9 @@ impl Reply {
             return 0;
         };
         room.copy_from_slice(octets);
+        if let Some(balance) = balance {
+            balance.apply(out, query.question(), answer.outline());
+        }
         Reply::from_octets(out, query, answer.outline(), terms, || limit)
     }
 
@@ -69,11 +74,7 @@ impl Reply {
         Reply::write_header(header, head, query, outline.rcode(), terms.authoritative);
         copy_octets(place, question);
         if let Some(ttl) = terms.ttl {
-            for at in ttl_offsets(offsets) {
-                if let Some(field) = records.get_mut(at..at + 4) {
-                    field.copy_from_slice(&ttl.to_be_bytes());
-                }
-            }
+            Reply::write_ttls(records, offsets, ttl.to_be_bytes());
         }
         let start = HEADER + question.len();
         let end = start + records.len();
@@ -88,6 +89,29 @@ impl Reply {
         match query.edns() {
             Some(edns) => Reply::append_opt(out, len, edns, outline.rcode(), terms.extended_error),
             None => len,
+        }
+    }
+
+    /// Writes `ttl` at all of `offsets`. Most answers have one record; the others have a loop for themselves, which
+    /// keeps all it needs in registers.
+    #[inline(always)]
+    fn write_ttls(records: &mut [u8], offsets: &[u8], ttl: [u8; 4]) {
+        #[inline(always)]
+        fn write(records: &mut [u8], offsets: &[u8], ttl: [u8; 4]) {
+            for at in ttl_offsets(offsets) {
+                if let Some(field) = records.get_mut(at..at + 4) {
+                    field.copy_from_slice(&ttl);
+                }
+            }
+        }
+        #[inline(never)]
+        fn write_rest(records: &mut [u8], offsets: &[u8], ttl: [u8; 4]) {
+            write(records, offsets, ttl);
+        }
+        let (first, rest) = offsets.split_at(offsets.len().min(2));
+        write(records, first, ttl);
+        if !rest.is_empty() {
+            write_rest(records, rest, ttl);
         }
     }
 
@@ -162,7 +186,7 @@ impl Reply {
 
     /// Appends the OPT of a reply to a query with one (RFC 6891 §6.1.1), and counts it.
     #[inline]
-    fn append_opt(
+    pub(super) fn append_opt(
         out: &mut [u8],
         len: usize,
         asked: Edns,

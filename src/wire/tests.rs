@@ -62,7 +62,7 @@ fn records(answer: &Answer) -> usize {
 fn reply(query: &[u8], answer: &Answer, ttl: Option<u32>, limit: usize) -> Vec<u8> {
     let mut out = vec![0; REPLY_ROOM];
     let terms = Terms { ttl, authoritative: true, extended_error: None };
-    let len = Reply::from_answer(&mut out, &Query::parse(query).unwrap(), answer, terms, limit);
+    let len = Reply::from_answer(&mut out, &Query::parse(query).unwrap(), answer, terms, None, limit);
     out.truncate(len);
     out
 }

@@ -8,31 +8,10 @@ pub struct Refused {
 }
 
 /// Shapes that must be refused, naming what is not served.
-pub const NOT_SERVED: &[Refused] = &[
-    Refused {
-        name: "AKS",
-        directives: &[(2, "whoami")],
-        text: "health-check.localdns.local:53 {
-    whoami
-}
-.:53 {
-    forward . 168.63.129.16
-    hosts /etc/localdns/hosts {
-        ttl 60
-        fallthrough
-    }
-    template ANY ANY internal.cloudapp.net {
-        match \"^(?:[^.]+\\.){4,}internal\\.cloudapp\\.net\\.$\"
-        rcode NXDOMAIN
-        fallthrough
-    }
-}
-",
-    },
-    Refused {
-        name: "kubespray with rewritten zones, kops with IPv6 only",
-        directives: &[(2, "rewrite"), (3, "dns64"), (4, "acl"), (9, "loadbalance")],
-        text: ".:53 {
+pub const NOT_SERVED: &[Refused] = &[Refused {
+    name: "kubespray with rewritten zones, kops with IPv6 only",
+    directives: &[(4, "acl")],
+    text: ".:53 {
     rewrite name suffix .old .new
     dns64 64:ff9b::/96
     acl {
@@ -43,5 +22,4 @@ pub const NOT_SERVED: &[Refused] = &[
     loadbalance round_robin
 }
 ",
-    },
-];
+}];

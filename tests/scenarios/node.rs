@@ -323,6 +323,8 @@ fn block(id: BlockId, config: server::Block) -> Result<(Name, Arc<Block>), Strin
         cache: config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new),
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
+        whoami: config.whoami,
+        loadbalance: config.loadbalance.clone(),
         steps: Steps::new(&config.steps),
         errors: None,
         loops: None,

@@ -3,12 +3,15 @@
 mod arguments;
 mod bind;
 mod cache;
+mod dns64;
 mod errors;
 mod forward;
 mod hosts;
 mod listeners;
+mod loadbalance;
 mod log;
 mod process;
+mod rewrite;
 mod switches;
 mod template;
 mod upstream;
@@ -35,7 +38,9 @@ pub(super) struct Draft {
     pub forwards: Vec<forward_config::Config>,
     pub errors: Option<server::ErrorsLog>,
     pub log: Vec<server::QueryLog>,
+    pub loadbalance: Option<server::LoadBalance>,
     pub steps: plugin::Config,
+    pub whoami: bool,
     pub detect_loops: bool,
     pub search_ahead: Option<Vec<Name>>,
     pub metrics: bool,
@@ -97,19 +102,23 @@ static TABLE: &[(&str, Support)] = &[
     ("bufsize", Once(switches::bufsize)),
     ("cache", Once(cache::cache)),
     ("debug", Many(process::debug)),
+    ("dns64", Once(dns64::dns64)),
     ("errors", Once(errors::errors)),
     ("forward", Many(forward::forward)),
     ("health", Many(listeners::health)),
     ("hosts", Once(hosts::hosts)),
+    ("loadbalance", Many(loadbalance::loadbalance)),
     ("log", Many(log::log)),
     ("loop", Once(switches::detect_loops)),
     ("multisocket", Once(process::multisocket)),
     ("prometheus", Once(listeners::prometheus)),
     ("ready", Once(listeners::ready)),
     ("reload", Once(process::reload)),
+    ("rewrite", Many(rewrite::rewrite)),
     ("search_ahead", Once(switches::search_ahead)),
     ("template", Many(template::template)),
     ("timeouts", Once(process::timeouts)),
+    ("whoami", Once(switches::whoami)),
     ("any", Ignored("queries of type ANY are answered in full")),
     ("cancel", Ignored("queries are ended by their own deadlines")),
     ("chaos", Ignored("version.bind queries are not answered")),
@@ -121,10 +130,6 @@ static TABLE: &[(&str, Support)] = &[
     ("pprof", Ignored("it profiles the Go process")),
     ("trace", Ignored("no spans are reported")),
     ("acl", NotServed("an access list must not be dropped silently: use a NetworkPolicy")),
-    ("dns64", NotServed(REMOVE)),
-    ("loadbalance", NotServed(ELSEWHERE)),
-    ("rewrite", NotServed(REMOVE)),
-    ("whoami", NotServed(REMOVE)),
     ("auto", NotServed(ELSEWHERE)),
     ("autopath", NotServed(ELSEWHERE)),
     ("dnssec", NotServed(ELSEWHERE)),

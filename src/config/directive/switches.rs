@@ -32,3 +32,9 @@ pub(super) fn search_ahead(directive: &Directive, scope: &mut Scope<'_>) {
         .arguments(0..=usize::MAX, "search_ahead [DOMAIN...]", scope)
         .map(|domains| zones(domains, scope));
 }
+
+/// `whoami`
+pub(super) fn whoami(directive: &Directive, scope: &mut Scope<'_>) {
+    directive.without_options(scope);
+    scope.block.whoami = directive.arguments(0..=0, "whoami", scope).is_some();
+}

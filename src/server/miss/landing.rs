@@ -2,6 +2,8 @@
 
 use super::Miss;
 use crate::metrics::AnsweredBy;
+use crate::server::config::LoadBalance;
+use crate::server::reply_to::ReplyTo;
 use crate::server::responder::Sent;
 use crate::wire::{Answer, ExtendedError, Flags, Kind, Query, Rcode, Reply, Terms};
 
@@ -14,6 +16,8 @@ pub(super) enum Landing {
     /// Nobody here can read it, but it is the answer.
     Opaque(Vec<u8>),
     Failed(Rcode, Option<ExtendedError>),
+    /// Each client is told its own address: `whoami`.
+    Whoami,
 }
 
 /// Writes what `landing` means for `miss`: its answer, or the stale one it brought along.
@@ -25,22 +29,30 @@ pub(super) fn write(
     limit: usize,
 ) -> (usize, Sent) {
     let sent = |rcode, by| Sent { rcode, by, duration_ns: 0 };
+    let balance = miss.zone.block.loadbalance.as_ref().map(LoadBalance::draw);
     if let Some(stale) = miss.stale.as_ref().filter(|_| landing.is_failure()) {
         miss.zone.miss_shard.cache_served_stale();
         let extended_error = Some(ExtendedError::of_stale(stale.rcode()));
         let terms = Terms { ttl: Some(0), authoritative: true, extended_error };
-        let len = Reply::from_answer(out, query, stale, terms, limit);
+        let len = Reply::from_answer(out, query, stale, terms, balance, limit);
         return (len, sent(stale.rcode(), AnsweredBy::Cache));
     }
     match landing {
         Landing::Answer { answer, ttl } => {
             let terms = Terms { ttl: *ttl, authoritative: false, extended_error: None };
-            let len = Reply::from_answer(out, query, answer, terms, limit);
+            let len = Reply::from_answer(out, query, answer, terms, balance, limit);
             (len, sent(answer.rcode(), AnsweredBy::Forward))
         }
         Landing::Opaque(response) => {
             let len = Reply::opaque(out, query, response, limit);
             (len, sent(Flags::of(out).rcode(), AnsweredBy::Forward))
+        }
+        Landing::Whoami => {
+            let Some(client) = miss.reply_to.as_ref().map(ReplyTo::client) else {
+                return (0, sent(Rcode::NOERROR, AnsweredBy::Whoami));
+            };
+            let len = Reply::whoami(out, query, client.peer, client.transport.label());
+            (len, sent(Rcode::NOERROR, AnsweredBy::Whoami))
         }
         Landing::Failed(rcode, error) => {
             (Reply::error(out, query, *rcode, *error), sent(*rcode, AnsweredBy::Server))
@@ -62,7 +74,7 @@ impl Landing {
                 !matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN)
                     || matches!(answer.kind(), Kind::Other | Kind::Empty)
             }
-            Landing::Opaque(_) => false,
+            Landing::Opaque(_) | Landing::Whoami => false,
             Landing::Failed(..) => true,
         }
     }

@@ -220,6 +220,7 @@ impl<R: Resolve> Misses<R> {
     fn land(&self, block: &Block, zone: &Zone, ask: &Ask, result: Result<Vec<u8>, ForwardError>) -> Landing {
         let response = match result {
             Ok(response) => response,
+            Err(ForwardError::NotForwarded) if block.whoami => return Landing::Whoami,
             Err(error) => {
                 let (rcode, told) = match error {
                     ForwardError::Overloaded { .. } => (Rcode::REFUSED, None),

@@ -75,6 +75,8 @@ fn zones(cache: Arc<Cache>) -> Arc<Zones> {
         cache: Some(cache),
         bufsize: None,
         log: QueryLogger::default(),
+        whoami: false,
+        loadbalance: None,
         steps: Steps::default(),
         errors: None,
         loops: None,

@@ -76,10 +76,10 @@ fuzz_target!(|input: Input| {
     };
     let terms = Terms { ttl: input.ttl, authoritative: input.limit & 1 == 1, extended_error: None };
     let mut out = vec![0; REPLY_ROOM];
-    let len = Reply::from_answer(&mut out, &query, &answer, terms, MAX_MESSAGE);
+    let len = Reply::from_answer(&mut out, &query, &answer, terms, None, MAX_MESSAGE);
     let whole = out[..len].to_vec();
     let limit = usize::from(input.limit).max(512);
-    let len = Reply::from_answer(&mut out, &query, &answer, terms, limit);
+    let len = Reply::from_answer(&mut out, &query, &answer, terms, None, limit);
     assert!((12..=limit).contains(&len));
     for reply in [&whole, &out[..len]] {
         assert_eq!(reply[..2], query.id());
