@@ -434,6 +434,34 @@ fn a_deleted_link_and_address_come_back_promptly() {
     });
 }
 
+/// Nobody is answered without it: no waiting for the end of a burst, as there is for rules.
+#[test]
+fn a_deleted_link_is_missing_for_less_than_a_burst_lasts() {
+    isolated(|| {
+        let mut node = Node::new(nft(&[V4]));
+        node.ensure_link().unwrap();
+        let (reconciler, events) = spawn(node);
+        let gap = || {
+            // The look that follows a repair's own notifications is over.
+            while events.recv_timeout(Duration::from_millis(300)).is_ok() {}
+            std::thread::scope(|scope| {
+                let deleted = scope.spawn(|| run("ip link delete nodelocaldns"));
+                let is_here = || UdpSocket::bind((ip(V4), 0)).is_ok();
+                while is_here() {}
+                let gone = Instant::now();
+                while !is_here() {}
+                let gap = gone.elapsed();
+                deleted.join().unwrap();
+                gap
+            })
+        };
+        // The shortest of several: the machine may be busy.
+        let shortest = (0..5).map(|_| gap()).min().unwrap();
+        assert!(shortest < Duration::from_millis(90), "{shortest:?}");
+        assert!(reconciler.stop().teardown().is_empty());
+    });
+}
+
 #[test]
 fn changes_elsewhere_wake_nobody() {
     isolated(|| {
