@@ -221,6 +221,18 @@ impl Node {
         self.link.remove()
     }
 
+    /// Leaves the link and rules of iptables to another process, which has the same ones: node-cache, once somebody
+    /// has gone back to it. Of ours the nftables table alone can be removed from now on.
+    pub fn leave_to_another(&mut self) {
+        self.config.setup_interface = false;
+        self.link_wanted = false;
+        if self.backend != Some(Backend::Nftables) {
+            self.config.setup_rules = false;
+            self.rules_wanted = Wanted::Nothing;
+            self.backend = None;
+        }
+    }
+
     /// Compares what was set up and not removed since with what is there, and repairs it.
     pub fn reconcile(&mut self) -> Drift {
         let mut drift = Drift::default();

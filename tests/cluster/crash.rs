@@ -113,17 +113,21 @@ fn killed_again_and_again_nothing_piles_up() {
     assert_eq!(rig.listing(), before);
 }
 
-/// What node-cache 1.26 leaves after SIGKILL: its link, without our mark on it, and its rules.
-fn leave_as_node_cache(rig: &Rig) {
+/// What node-cache 1.26 leaves after SIGKILL: its link, without our mark on it, and its rules. As with it, what is
+/// there already is left as it is.
+pub fn leave_as_node_cache(rig: &Rig) {
     // A bridge stands in for the dummy where the kernel has none; nobody looks at the kind.
-    rig.node("ip link add nodelocaldns type dummy 2>/dev/null || ip link add nodelocaldns type bridge");
+    rig.node(
+        "ip link show nodelocaldns >/dev/null 2>&1 || ip link add nodelocaldns type dummy 2>/dev/null \
+         || ip link add nodelocaldns type bridge",
+    );
     for address in ADDRESSES {
-        rig.node(&format!("ip address add {address}/32 dev nodelocaldns"));
+        rig.node(&format!("ip address replace {address}/32 dev nodelocaldns"));
         let (skip, allow) = ("NodeLocal DNS Cache: skip conntrack", "NodeLocal DNS Cache: allow DNS traffic");
         let rule = |table: &str, chain: &str, matches: &str, target: &str, comment: &str| {
-            rig.node(&format!(
-                "iptables -w -t {table} -I {chain} 1 {matches} -j {target} -m comment --comment '{comment}'"
-            ));
+            let rule = format!("{matches} -j {target} -m comment --comment '{comment}'");
+            let tool = format!("iptables -w -t {table}");
+            rig.node(&format!("{tool} -C {chain} {rule} 2>/dev/null || {tool} -I {chain} 1 {rule}"));
         };
         for protocol in ["tcp", "udp"] {
             let to = format!("-p {protocol} -d {address} --dport 53");
