@@ -150,6 +150,15 @@ impl Host {
         }
     }
 
+    /// Looks at once at what a process of the same kind has done to link and rules at its end, and removes what it
+    /// left.
+    pub fn survive_another(&mut self) {
+        if let Some(node) = self.unwatched() {
+            node.remove_leftovers();
+            self.watch(node);
+        }
+    }
+
     /// Takes nothing away that another process needs which answers at the same addresses. Returns whether there
     /// is anything to leave to it.
     pub fn leave_to_another(&mut self) -> bool {

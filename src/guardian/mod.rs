@@ -176,8 +176,11 @@ impl<'a> Guardian<'a> {
 
     fn serve(mut self, signals: &mut Signals) -> io::Result<Outcome> {
         loop {
+            let read = clock::now();
             while let Some(event) = self.pending.pop_front() {
-                let actions = self.machine.on(event, clock::now());
+                // What was said while one event was dealt with has not been read yet, and is no silence.
+                let now = if event == Event::Tick { read } else { clock::now() };
+                let actions = self.machine.on(event, now);
                 actions.into_iter().for_each(|action| self.perform(action));
             }
             if let Some(outcome) = self.outcome.take() {
@@ -189,7 +192,7 @@ impl<'a> Guardian<'a> {
             }
             // After what was read: whoever spoke meanwhile was not silent.
             self.look_after_the_silent();
-            self.look_for_missing_ports();
+            self.look_for_the_neighbour();
             self.pending.push_back(Event::Tick);
         }
     }

@@ -2,9 +2,12 @@
 //! that surges, for the manifest names no ports that would keep two pods apart. node-cache's part is played with
 //! its own words: sockets with `SO_REUSEPORT`, its link, its rules, and the order of its end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use doorstep::demo::Transport;
+use doorstep::demo::network::NODE_LOCAL;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::crash::leave_as_node_cache;
@@ -86,6 +89,22 @@ fn what_node_caches_late_end_takes_away_is_restored() {
     }
 }
 
+/// It has looked at its rules once more before: they would be a black hole after our own end.
+#[test]
+fn what_a_node_cache_leaves_that_is_killed_beside_us_is_removed() {
+    let rig = Rig::new("killed");
+    let before = rig.listing();
+    let old = NodeCache::start(&rig);
+    let new = serving_beside(&rig, "nftables");
+    assert_eq!(rig.commented_rules(), Vec::<String>::new());
+    leave_as_node_cache(&rig);
+    drop(old);
+    assert!(eventually(PATIENCE, || rig.commented_rules().is_empty()), "{}", new.log());
+    rig.everybody_resolves();
+    new.stop();
+    assert_eq!(rig.listing(), before);
+}
+
 #[test]
 fn the_end_leaves_a_node_cache_that_serves_what_it_needs() {
     let rig = Rig::new("back");
@@ -101,6 +120,63 @@ fn the_end_leaves_a_node_cache_that_serves_what_it_needs() {
         old.stop(&rig);
         assert_eq!(rig.listing(), before, "{backend}");
     }
+}
+
+/// What comes after the decision to end is for the other alone, and what came before is answered.
+#[test]
+fn nothing_is_lost_when_the_other_goes_on_alone() {
+    let rig = Rig::new("alone");
+    let new = rig.serve(&[]);
+    rig.resolves(rig.cluster.pod(), NODE_LOCAL, Transport::Udp);
+    let old = NodeCache::start(&rig);
+    let over = AtomicBool::new(false);
+    let unanswered = std::thread::scope(|scope| {
+        old.sockets.iter().filter(|socket| socket.r#type().is_ok_and(|kind| kind == Type::DGRAM)).for_each(
+            |socket| {
+                let socket = UdpSocket::from(socket.try_clone().expect("a descriptor"));
+                let over = &over;
+                scope.spawn(move || reflect(&socket, over));
+            },
+        );
+        let client = scope.spawn(|| rig.cluster.pod().run(|| ask_all_the_time(Duration::from_millis(1_500))));
+        std::thread::sleep(Duration::from_millis(500));
+        new.stop();
+        let unanswered = client.join().expect("joined").expect("entered");
+        over.store(true, Ordering::Relaxed);
+        unanswered
+    });
+    assert_eq!(unanswered, 0);
+    old.stop(&rig);
+}
+
+fn reflect(socket: &UdpSocket, over: &AtomicBool) {
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("set");
+    let mut buffer = [0; 512];
+    while !over.load(Ordering::Relaxed) {
+        if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            socket.send_to(&buffer[..length], peer).expect("sent");
+        }
+    }
+}
+
+/// A query a millisecond, each from a port of its own, by which the kernel deals them out. Returns how many stayed
+/// without an answer.
+fn ask_all_the_time(time: Duration) -> usize {
+    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\
+                  \x0akubernetes\x07default\x03svc\x07cluster\x05local\0\0\x01\0\x01";
+    let start = Instant::now();
+    let mut clients = Vec::new();
+    while start.elapsed() < time {
+        let client = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        client.send_to(query, (NODE_LOCAL, 53)).expect("sent");
+        clients.push(client);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let unanswered = |client: &UdpSocket| {
+        client.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
+        client.recv(&mut [0; 512]).is_err()
+    };
+    clients.iter().filter(|client| unanswered(client)).count()
 }
 
 #[test]
