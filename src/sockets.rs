@@ -3,10 +3,12 @@
 //! Addresses are bound before they exist on the node (`IP_FREEBIND`), so that the link, the rules
 //! and a later process can come and go without a query finding the port closed.
 
+mod open;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -121,6 +123,17 @@ impl Sockets {
         }
         self.udp.retain(|listen, _| wanted.contains(listen));
         self.tcp.retain(|listen, _| wanted.contains(listen));
+    }
+
+    /// Those of `addresses` at which somebody else has a UDP socket, too: with `SO_REUSEPORT` on both, and one
+    /// user for both, the kernel deals queries out between them.
+    pub fn shared(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let inode = |socket: &UdpSocket| rustix::fs::fstat(socket.as_fd()).ok().map(|status| status.st_ino);
+        let ours: Vec<u64> = self.udp.values().filter_map(inode).collect();
+        let mut open = open::udp();
+        open.retain(|socket| !ours.contains(&socket.inode));
+        let is_shared = |address: &&SocketAddr| open.iter().any(|socket| socket.address == **address);
+        addresses.iter().filter(is_shared).copied().collect()
     }
 
     fn has(&self, listen: &Listen) -> bool {
@@ -240,6 +253,18 @@ mod tests {
         assert_eq!(errors.len(), 1);
         assert!(errors[0].to_string().contains("another server holds the port"), "{}", errors[0]);
         assert!(sockets.tcp.is_empty());
+    }
+
+    #[test]
+    fn a_socket_of_somebody_else_is_told_from_our_own() {
+        let address = free_port();
+        let mut sockets = Sockets::default();
+        sockets.bind(&[listen(Role::DnsUdp, address)]).unwrap();
+        assert_eq!(sockets.shared(&[address]), []);
+        let others = bind_udp(address).unwrap();
+        assert_eq!(sockets.shared(&[free_port(), address]), [address]);
+        drop(others);
+        assert_eq!(sockets.shared(&[address]), []);
     }
 
     #[test]

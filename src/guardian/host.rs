@@ -17,6 +17,8 @@ pub struct Host {
     served: Vec<IpAddr>,
     /// Whether anything was done that could be undone. What is there otherwise is another process's.
     touched: bool,
+    /// Whether the link was not there before.
+    created: bool,
     state: State,
 }
 
@@ -41,16 +43,17 @@ impl Host {
         } else {
             State::Gone
         };
-        Host { counts, interval, keep, served: Vec::new(), touched: false, state }
+        Host { counts, interval, keep, served: Vec::new(), touched: false, created: false, state }
     }
 
     /// Makes the link and its addresses. A failure is logged and counted; the watch will try again.
     pub fn ensure_link(&mut self) {
         self.touched = true;
-        if let State::Idle(node) = &mut self.state
-            && let Err(error) = node.ensure_link()
-        {
-            report(&self.counts, &error);
+        if let State::Idle(node) = &mut self.state {
+            match node.ensure_link() {
+                Ok(changes) => self.created |= changes.created,
+                Err(error) => report(&self.counts, &error),
+            }
         }
     }
 
@@ -145,6 +148,29 @@ impl Host {
             }
             other => self.state = other,
         }
+    }
+
+    /// Looks at once at what a process of the same kind has done to link and rules at its end, and removes what it
+    /// left.
+    pub fn survive_another(&mut self) {
+        if let Some(node) = self.unwatched() {
+            node.remove_leftovers();
+            self.watch(node);
+        }
+    }
+
+    /// Takes nothing away that another process needs which answers at the same addresses. Returns whether there
+    /// is anything to leave to it.
+    pub fn leave_to_another(&mut self) -> bool {
+        // A start that came to nothing takes its own link away again.
+        let only_made = self.created && self.served.is_empty();
+        if self.keep || !self.touched || only_made {
+            return false;
+        }
+        let Some(mut node) = self.unwatched() else { return false };
+        node.leave_to_another();
+        self.state = State::Idle(node);
+        true
     }
 
     /// Brings no more queries here, so that kube-proxy's path serves them, while what has come is answered as

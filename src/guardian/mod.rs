@@ -11,6 +11,7 @@
 //! | `succession` | taking over from another guardian, and giving up to one |
 //! | `worker` | the child process; `channel`, `message`: what is said to it and by it |
 //! | `host` | link and rules |
+//! | `neighbour` | a server of another make at the same addresses |
 //! | `relay` | what answers while no worker stands |
 //! | `door` | where a successor knocks |
 
@@ -19,6 +20,7 @@ pub mod counts;
 mod door;
 mod host;
 pub mod message;
+mod neighbour;
 mod perform;
 mod relay;
 mod signals;
@@ -44,6 +46,7 @@ use counts::Counts;
 use door::Door;
 use host::Host;
 use message::{CacheFile, Message};
+use neighbour::Neighbour;
 use relay::Relay;
 use signals::{Signal, Signals};
 use state::{Event, Id, Machine, PULSE_MS, State};
@@ -113,6 +116,7 @@ struct Guardian<'a> {
     lameduck_ms: u64,
     refusal: String,
     succession: Succession,
+    neighbour: Neighbour,
     announced: bool,
     outcome: Option<Outcome>,
 }
@@ -162,6 +166,7 @@ impl<'a> Guardian<'a> {
             lameduck_ms: 0,
             refusal: String::new(),
             succession: Succession::default(),
+            neighbour: Neighbour::default(),
             announced: false,
             outcome: None,
         };
@@ -171,8 +176,11 @@ impl<'a> Guardian<'a> {
 
     fn serve(mut self, signals: &mut Signals) -> io::Result<Outcome> {
         loop {
+            let read = clock::now();
             while let Some(event) = self.pending.pop_front() {
-                let actions = self.machine.on(event, clock::now());
+                // What was said while one event was dealt with has not been read yet, and is no silence.
+                let now = if event == Event::Tick { read } else { clock::now() };
+                let actions = self.machine.on(event, now);
                 actions.into_iter().for_each(|action| self.perform(action));
             }
             if let Some(outcome) = self.outcome.take() {
@@ -184,6 +192,7 @@ impl<'a> Guardian<'a> {
             }
             // After what was read: whoever spoke meanwhile was not silent.
             self.look_after_the_silent();
+            self.look_for_the_neighbour();
             self.pending.push_back(Event::Tick);
         }
     }
@@ -342,11 +351,13 @@ impl<'a> Guardian<'a> {
             return self.tell(id, &Message::Refused(self.refusal.clone()));
         }
         let mut listens = needed.to_vec();
+        self.neighbour.missing.clear();
         for &listen in optional {
             match self.sockets.bind(&[listen]) {
                 Ok(()) => listens.push(listen),
                 Err(errors) => {
                     errors.iter().for_each(|error| tracing::error!("-metrics-listen-address: {error}"));
+                    self.neighbour.missing.push(listen);
                 }
             }
         }

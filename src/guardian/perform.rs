@@ -67,7 +67,10 @@ impl Guardian<'_> {
                     let _ = successor.send(&Message::Quiet { totals });
                 }
             }
-            Action::Release => self.host.release(),
+            Action::Release => {
+                self.spare_the_neighbour();
+                self.host.release();
+            }
             Action::End(status) => self.end(status),
         }
     }
@@ -123,6 +126,7 @@ impl Guardian<'_> {
         }
         self.take_over();
         self.open_door();
+        self.greet_the_neighbour();
         tracing::info!("doorstep {} serves", env!("CARGO_PKG_VERSION"));
         // It mostly waits from here on. Failing to save memory is no failure.
         let _ = resident::drop_code();
@@ -160,6 +164,7 @@ impl Guardian<'_> {
             // Nothing was taken over: all is still the predecessor's.
             self.host.disown();
         }
+        self.spare_the_neighbour();
         self.host.release();
         self.relay = None;
         std::mem::take(&mut self.workers).into_values().for_each(|worker| {

@@ -17,8 +17,6 @@ pub struct Facts {
     pub iptables: Option<Variant>,
     /// What in iptables drops DNS that no rule accepts, one phrase each ("INPUT policy is DROP").
     pub drops: Vec<String>,
-    /// Families with leftover node-cache rules in iptables.
-    pub leftovers: Vec<Family>,
     /// How kube-proxy implements services here, if its tables are there.
     pub kube_proxy: Option<&'static str>,
 }
@@ -83,11 +81,6 @@ pub fn gather(config: &Config) -> Facts {
             .filter(|(family, _)| in_use(*family))
             .flat_map(|(_, saved)| drops(saved))
             .collect(),
-        leftovers: saved
-            .iter()
-            .filter(|(_, saved)| saved.commented().next().is_some())
-            .map(|(family, _)| *family)
-            .collect(),
         kube_proxy: match (nft_proxy, iptables_proxy) {
             (true, _) => Some("nftables"),
             (false, true) => Some("iptables"),
@@ -135,7 +128,6 @@ mod tests {
             nftables: if nftables { Ok(()) } else { Err("EPERM".into()) },
             iptables: iptables.then_some(Variant::Nft),
             drops: drop.then(|| "the iptables INPUT policy is DROP".into()).into_iter().collect(),
-            leftovers: Vec::new(),
             kube_proxy: None,
         }
     }

@@ -152,32 +152,36 @@ pub(super) fn delete(family: Family, select: impl Fn(&Saved) -> Vec<SavedRule>) 
     }
 }
 
-/// Deletes, in one family, whatever carries node-cache's comment, one rule at a time: of rules that
-/// some other version made, one that cannot be deleted must not keep the others. Returns how many.
+/// Deletes, in one family, whatever carries node-cache's comment. Returns how many there were.
+///
+/// Its own rules go in one transaction. Those that some other version made go one at a time: one that cannot be
+/// deleted must not keep the others.
 pub fn remove_commented(family: Family) -> Result<usize, Error> {
     let program = family.program("");
-    let saved = read(family)?;
-    let doomed: Vec<&SavedRule> = saved.commented().collect();
-    if doomed.is_empty() {
+    if read(family)?.commented().next().is_none() {
         return Ok(0);
     }
-    let failed = |message: String| Error::Failed { program: program.clone(), message };
-    let mut tool = iptables::new(family == Family::V6).map_err(|e| failed(e.to_string()))?;
-    // The crate would wait for the xtables lock without end, and its `exists` and `list` take every
-    // failure for "no such rule": hence our own wait, and the exit status.
-    tool.has_wait = false;
+    let shaped = |saved: &Saved| saved.commented().filter(|rule| rule.ours().is_some()).cloned().collect();
+    // What this refuses is tried again below.
+    let mut deleted = delete(family, shaped).unwrap_or(0);
     let mut first_failure = None;
-    let mut deleted = 0;
-    for rule in doomed {
+    let failed = |message: String| Error::Failed { program: program.clone(), message };
+    for rule in read(family)?.commented() {
+        let mut tool = iptables::new(family == Family::V6).map_err(|e| failed(e.to_string()))?;
+        // The crate would wait for the xtables lock without end, and its `exists` and `list` take every
+        // failure for "no such rule": hence our own wait, and the exit status.
+        tool.has_wait = false;
         let command = format!("-w 5 -D {}", rule.text);
         let output = tool.execute(&rule.table, &command).map_err(|e| failed(e.to_string()))?;
         if output.status.success() {
-            info!(program, table = rule.table, rule = rule.text, "leftover rule deleted");
             deleted += 1;
         } else {
             let message = String::from_utf8_lossy(&output.stderr).into_owned();
             first_failure = first_failure.or(Some(refusal(&program, &message)));
         }
+    }
+    if deleted > 0 {
+        info!(program, "{deleted} leftover rules deleted");
     }
     first_failure.map_or(Ok(deleted), Err)
 }

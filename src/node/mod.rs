@@ -166,16 +166,25 @@ impl Node {
         }
         self.backend = Some(choice.backend);
         let installed = self.write_rules()?;
-        match choice.backend {
-            Backend::Nftables => {
-                // Left in place they would outlive us, and be a black hole then.
-                for family in facts.leftovers {
-                    if let Err(e) = iptables::remove_commented(family) {
-                        warn!("leftover node-cache rules stay: {e}");
+        self.remove_leftovers();
+        Ok(installed)
+    }
+
+    /// Removes what node-cache, or this program with the other backend, left of such rules where ours are not.
+    /// A failure is logged.
+    pub fn remove_leftovers(&self) {
+        match self.backend {
+            // Left in place they would outlive us, and be a black hole then.
+            Some(Backend::Nftables) => {
+                for family in iptables::Family::BOTH {
+                    match iptables::remove_commented(family) {
+                        // Nobody can look at them, either.
+                        Ok(_) | Err(iptables::Error::Missing { .. }) => {}
+                        Err(e) => warn!("leftover node-cache rules stay: {e}"),
                     }
                 }
             }
-            Backend::Iptables => {
+            Some(Backend::Iptables) => {
                 let removed = Table::open(Ownership::Plain).and_then(|mut table| table.remove());
                 match removed {
                     Ok(true) => info!("leftover table inet {} removed", nftables::TABLE),
@@ -183,8 +192,8 @@ impl Node {
                     Err(e) => warn!("a leftover nftables table may stay: {e}"),
                 }
             }
+            None => {}
         }
-        Ok(installed)
     }
 
     /// Removes those rules that bring queries here, and keeps the others. Returns how many were to be changed.
@@ -219,6 +228,18 @@ impl Node {
             return Ok(false);
         }
         self.link.remove()
+    }
+
+    /// Leaves the link and rules of iptables to another process, which has the same ones: node-cache, once somebody
+    /// has gone back to it. Of ours the nftables table alone can be removed from now on.
+    pub fn leave_to_another(&mut self) {
+        self.config.setup_interface = false;
+        self.link_wanted = false;
+        if self.backend != Some(Backend::Nftables) {
+            self.config.setup_rules = false;
+            self.rules_wanted = Wanted::Nothing;
+            self.backend = None;
+        }
     }
 
     /// Compares what was set up and not removed since with what is there, and repairs it.

@@ -1,5 +1,6 @@
 //! The thread that keeps a part of the node's state as it should be.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,7 +12,8 @@ use rustix::io::Errno;
 use super::Node;
 use super::monitor::{Change, Monitor};
 
-/// Changes come in bursts (a flush is a notification per rule): look once, when it is over.
+/// Changes of rules come in bursts (a flush is a notification for each): look once, when it is over. Without
+/// the link nobody is answered: that is looked at immediately, but not again within this time.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// The shortest interval, which also stands in for zero; and the time in which rules are taken over
 /// from another process that held them: their end is not announced.
@@ -93,9 +95,9 @@ pub struct Reconciler<K = Node> {
 }
 
 impl<K: Kept> Reconciler<K> {
-    /// Watches over what `node` has set up: at once, at every `interval` (at least 1 s), and about
-    /// 100 ms after the kernel announces a change to it. `on_event` is called from the thread after each
-    /// comparison, whatever its outcome.
+    /// Watches over what `node` has set up: at once, at every `interval` (at least 1 s), and when the kernel
+    /// announces a change to it: immediately to the link, after about 100 ms to rules. `on_event` is called
+    /// from the thread after each comparison, whatever its outcome.
     pub fn spawn(
         node: K,
         interval: Duration,
@@ -157,16 +159,24 @@ impl<K: Kept> Watch<K> {
         let mut by_interval = self.next_by_interval();
         let mut by_notification: Option<Instant> = None;
         let drift = self.node.reconcile();
+        let mut looked = Instant::now();
         on_event(Event { trigger: Trigger::Notification, drift });
         loop {
             let due = by_interval.into_iter().chain(by_notification).min();
             if self.wait(due) {
                 return self.node;
             }
-            if self.monitor.drain(|change| self.node.concerned_by(change)) && by_notification.is_none() {
-                by_notification = Some(Instant::now() + DEBOUNCE);
-            }
+            let link = Cell::new(false);
+            let concerned = self.monitor.drain(|change| {
+                let concerned = self.node.concerned_by(change);
+                link.set(link.get() || concerned && matches!(change, Change::Route(_)));
+                concerned
+            });
             let now = Instant::now();
+            if concerned {
+                let due = if link.get() { looked + DEBOUNCE } else { now + DEBOUNCE };
+                by_notification = Some(by_notification.map_or(due, |earlier| earlier.min(due)));
+            }
             let elapsed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
             let trigger = match (elapsed(by_notification), elapsed(by_interval)) {
                 (true, _) => Trigger::Notification,
@@ -174,6 +184,7 @@ impl<K: Kept> Watch<K> {
                 (false, false) => continue,
             };
             let drift = self.node.reconcile();
+            looked = Instant::now();
             on_event(Event { trigger, drift });
             by_notification = None;
             by_interval = self.next_by_interval();

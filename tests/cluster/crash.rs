@@ -12,13 +12,15 @@
 //! does no harm then: DNAT in PREROUTING and OUTPUT comes before the packet is delivered. iptables:
 //! the notrack rules stay, so DNAT never sees the packet, and nobody listens.
 
+use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use doorstep::demo::network::{KUBE_DNS_VIP, NODE_LOCAL};
 use doorstep::demo::{DemoError, Namespace, Transport};
 
-use super::rig::{ADDRESSES, KUBERNETES, RULES, Rig, TRANSPORTS, ask};
+use super::rig::{ADDRESSES, KUBERNETES, RULES, Rig, TRANSPORTS, ask, eventually};
 
 /// A pod may be without DNS for this long.
 const GAP: Duration = Duration::from_secs(1);
@@ -44,7 +46,7 @@ fn with_nftables_the_cluster_ip_falls_back_to_kube_dns_at_once() {
     let start = rig.cluster.queries();
     let killed = Instant::now();
     daemon.kill();
-    assert!(!rig.has_table(), "the table outlived its owner");
+    assert!(eventually(GAP, || !rig.has_table()), "the table outlived its owner");
     assert!(rig.pod_is_answered(KUBE_DNS_VIP, GAP));
     assert!(killed.elapsed() < GAP, "{:?}", killed.elapsed());
     addresses_are_left(&rig);
@@ -113,17 +115,21 @@ fn killed_again_and_again_nothing_piles_up() {
     assert_eq!(rig.listing(), before);
 }
 
-/// What node-cache 1.26 leaves after SIGKILL: its link, without our mark on it, and its rules.
-fn leave_as_node_cache(rig: &Rig) {
+/// What node-cache 1.26 leaves after SIGKILL: its link, without our mark on it, and its rules. As with it, what is
+/// there already is left as it is.
+pub fn leave_as_node_cache(rig: &Rig) {
     // A bridge stands in for the dummy where the kernel has none; nobody looks at the kind.
-    rig.node("ip link add nodelocaldns type dummy 2>/dev/null || ip link add nodelocaldns type bridge");
+    rig.node(
+        "ip link show nodelocaldns >/dev/null 2>&1 || ip link add nodelocaldns type dummy 2>/dev/null \
+         || ip link add nodelocaldns type bridge",
+    );
     for address in ADDRESSES {
-        rig.node(&format!("ip address add {address}/32 dev nodelocaldns"));
+        rig.node(&format!("ip address replace {address}/32 dev nodelocaldns"));
         let (skip, allow) = ("NodeLocal DNS Cache: skip conntrack", "NodeLocal DNS Cache: allow DNS traffic");
         let rule = |table: &str, chain: &str, matches: &str, target: &str, comment: &str| {
-            rig.node(&format!(
-                "iptables -w -t {table} -I {chain} 1 {matches} -j {target} -m comment --comment '{comment}'"
-            ));
+            let rule = format!("{matches} -j {target} -m comment --comment '{comment}'");
+            let tool = format!("iptables -w -t {table}");
+            rig.node(&format!("{tool} -C {chain} {rule} 2>/dev/null || {tool} -I {chain} 1 {rule}"));
         };
         for protocol in ["tcp", "udp"] {
             let to = format!("-p {protocol} -d {address} --dport 53");
@@ -157,6 +163,29 @@ fn what_node_cache_left_is_taken_over_and_removed_at_the_end() {
         daemon.stop();
         assert_eq!(rig.listing(), before, "{backend}");
     }
+}
+
+/// On a slow node. The worker speaks up meanwhile, and is heard.
+#[test]
+fn time_spent_on_what_node_cache_left_is_no_silence_of_the_worker() {
+    let rig = Rig::new("slowtools");
+    leave_as_node_cache(&rig);
+    let tools = rig.path("tools");
+    fs::create_dir(&tools).expect("a directory");
+    for tool in ["iptables", "iptables-save", "iptables-restore"] {
+        let slow = format!("#!/bin/sh\nsleep 0.3\nexec /usr/sbin/{tool} \"$@\"\n");
+        let path = format!("{tools}/{tool}");
+        fs::write(&path, slow).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    let mut daemon = rig.start_with_path(&["-rules-backend", "nftables"], Some(&tools));
+    rig.wait_until_ready(&mut daemon);
+    assert_eq!(rig.commented_rules(), Vec::<String>::new());
+    std::thread::sleep(Duration::from_millis(500));
+    let log = daemon.log();
+    assert!(!log.contains("is started"), "another worker:\n{log}");
+    assert!(log.contains("24 leftover rules deleted"), "one by one:\n{log}");
+    daemon.stop();
 }
 
 /// Only some of it, as after a SIGKILL in the middle of node-cache's teardown.

@@ -14,6 +14,7 @@
 //! | `order` | rules only while somebody answers; `/ready` only after the rules |
 //! | `flags` | names, addresses of others, pidfile, interval |
 //! | `pairs` | A and AAAA at once from one socket |
+//! | `swap` | beside a node-cache that is about to end, or to serve again |
 //! | `demo` | `doorstep demo` itself |
 #![cfg(feature = "demo")]
 #![allow(clippy::expect_used, reason = "clippy exempts test functions, not their helpers")]
@@ -26,4 +27,5 @@ mod pairs;
 mod paths;
 mod repair;
 mod rig;
+mod swap;
 mod traces;
