@@ -1,6 +1,7 @@
 //! A configuration, made into what serves it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -64,7 +65,7 @@ impl Plan {
         let mut blocks = Vec::new();
         for (id, block) in (0..).zip(&config.server.blocks) {
             let chain = Rc::new(Chain::shared(&block.forwards, directory)?);
-            let runtime = Arc::new(new_block(BlockId(id), block).map_err(PlanError::Cache)?);
+            let runtime = Arc::new(new_block(BlockId(id), block, registry).map_err(PlanError::Cache)?);
             blocks.push(PlannedBlock { config: block.clone(), block: runtime, chain });
         }
         let gauges = show(&blocks, registry);
@@ -146,7 +147,7 @@ impl Plan {
         self.caches().map(share).collect()
     }
 
-    /// Takes over what is in the caches of the worker before, each into that of the same zones. Says how
+    /// Takes over what is in the caches of the worker before, each into that of the same zones and steps. Says how
     /// many entries that were.
     pub fn inherit_caches(&self, files: &[CacheFile], now: Moment) -> usize {
         let inherit = |(zones, cache): (String, &Cache)| {
@@ -158,10 +159,9 @@ impl Plan {
     }
 
     fn caches(&self) -> impl Iterator<Item = (String, &Cache)> {
-        self.blocks.iter().filter_map(|planned| {
-            let zones: Vec<String> = planned.config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
-            Some((zones.join(","), planned.block.cache.as_deref()?))
-        })
+        self.blocks
+            .iter()
+            .filter_map(|planned| Some((heritage(&planned.config), planned.block.cache.as_deref()?)))
     }
 
     /// The loop probes to send, one for each block that wants to know.
@@ -195,7 +195,7 @@ impl PlannedBlock {
     }
 }
 
-fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
+fn new_block(id: BlockId, config: &server::Block, registry: &Registry) -> io::Result<Block> {
     let cache = config.cache.clone().map(Cache::new).transpose()?.map(Arc::new);
     let probe = config.zones.first().filter(|_| config.detect_loops);
     let probe = probe.and_then(|(zone, _)| probe_name(zone, crate::clock::nanoseconds() ^ id.0 << 48));
@@ -206,7 +206,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         cache,
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
-        steps: Steps::new(&config.steps),
+        steps: Steps::new(&config.steps, registry),
         errors: config.errors.as_ref().map(ErrorLog::new),
         loops: probe.map(|probe| LoopGuard {
             probe,
@@ -216,6 +216,20 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         search_ahead: search_ahead.map(|node_domains| SearchAhead { domains: domains(), node_domains }),
         empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
     })
+}
+
+/// Whose cache a block may go on with: that of one with the same zones, and the same steps below the cache, for
+/// what these once said is no longer true when they change.
+fn heritage(config: &server::Block) -> String {
+    let zones: Vec<String> = config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
+    let steps = config.steps.fingerprint();
+    if steps.is_empty() {
+        return zones.join(",");
+    }
+    // The same in every process of a build.
+    let mut hasher = DefaultHasher::new();
+    steps.hash(&mut hasher);
+    format!("{} {:016x}", zones.join(","), hasher.finish())
 }
 
 /// Directives that neither answer nor report: CoreDNS does not count them as plugins of a block.

@@ -8,11 +8,16 @@
 //! caller keeps and sends what it would of an upstream's.
 
 mod config;
+mod draft;
+mod follow;
 mod hosts;
-mod reply;
 mod template;
 
-pub use config::{Config, Hosts, Template};
+use crate::metrics::{AnsweredBy, Registry};
+
+pub use config::{
+    Config, ExpressionError, Hosts, RecordError, RecordText, RecordTextError, SUPPORTED, Template,
+};
 
 /// The steps of one block.
 #[derive(Default)]
@@ -21,26 +26,42 @@ pub struct Steps {
     hosts: Option<hosts::Hosts>,
 }
 
+/// What becomes of a query.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A reply.
+    Reply {
+        /// The whole message.
+        message: Vec<u8>,
+        /// Who made it.
+        by: AnsweredBy,
+    },
+    /// SERVFAIL, which nobody keeps; and why, unless the configuration wants it so.
+    Failed(Option<String>),
+}
+
 impl Steps {
-    /// Those that `config` names.
-    pub fn new(config: &Config) -> Steps {
-        let hosts = config.hosts.as_ref().map(hosts::Hosts::new);
+    /// Those that `config` names, counted in `registry`.
+    pub fn new(config: &Config, registry: &Registry) -> Steps {
+        let hosts = config.hosts.as_ref().map(|hosts| hosts::Hosts::new(hosts, registry));
         Steps { templates: config.templates.clone(), hosts }
     }
 
-    /// The reply to `message`, a whole query: made here, or by `upstream`, which is given the message to answer
-    /// and its name in folded wire octets, as is `name`.
+    /// What becomes of `message`, a whole query: made here, or by `upstream`, which is given the message to
+    /// answer and its name in folded wire octets, as is `name`. `lookup` is given the same and asks the whole
+    /// server, any block of it.
     pub async fn resolve<E>(
         &self,
         message: &[u8],
         name: &[u8],
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<u8>, E> {
+        lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+    ) -> Result<Outcome, E> {
         if self.templates.is_empty() && self.hosts.is_none() {
-            return upstream(message, name).await;
+            return upstream(message, name).await.map(forwarded);
         }
         // Few blocks have any, and the way of the others should not carry their weight.
-        Box::pin(self.walk(message, name, upstream)).await
+        Box::pin(self.walk(message, name, upstream, lookup)).await
     }
 
     async fn walk<E>(
@@ -48,13 +69,20 @@ impl Steps {
         message: &[u8],
         name: &[u8],
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<u8>, E> {
-        if let Some(reply) = template::reply(&self.templates, message, name) {
-            return Ok(reply);
+        mut lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+    ) -> Result<Outcome, E> {
+        if let Some(outcome) = template::reply(&self.templates, message, name, &mut lookup).await {
+            return Ok(outcome);
         }
-        if let Some(reply) = self.hosts.as_ref().and_then(|hosts| hosts.reply(message, name)) {
-            return Ok(reply);
+        if let Some(hosts) = &self.hosts
+            && let Some(outcome) = hosts.reply(message, name).await
+        {
+            return Ok(outcome);
         }
-        upstream(message, name).await
+        upstream(message, name).await.map(forwarded)
     }
+}
+
+fn forwarded(message: Vec<u8>) -> Outcome {
+    Outcome::Reply { message, by: AnsweredBy::Forward }
 }

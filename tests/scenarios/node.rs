@@ -323,7 +323,7 @@ fn block(id: BlockId, config: server::Block) -> Result<(Name, Arc<Block>), Strin
         cache: config.cache.map(Cache::new).transpose().map_err(text)?.map(Arc::new),
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
-        steps: Steps::new(&config.steps),
+        steps: Steps::new(&config.steps, &doorstep::metrics::Registry::new()),
         errors: None,
         loops: None,
         search_ahead,

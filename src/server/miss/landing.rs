@@ -10,6 +10,7 @@ pub(super) enum Landing {
     Answer {
         answer: Answer,
         ttl: Option<u32>,
+        by: AnsweredBy,
     },
     /// Nobody here can read it, but it is the answer.
     Opaque(Vec<u8>),
@@ -33,10 +34,10 @@ pub(super) fn write(
         return (len, sent(stale.rcode(), AnsweredBy::Cache));
     }
     match landing {
-        Landing::Answer { answer, ttl } => {
+        Landing::Answer { answer, ttl, by } => {
             let terms = Terms { ttl: *ttl, authoritative: false, extended_error: None };
             let len = Reply::from_answer(out, query, answer, terms, limit);
-            (len, sent(answer.rcode(), AnsweredBy::Forward))
+            (len, sent(answer.rcode(), *by))
         }
         Landing::Opaque(response) => {
             let len = Reply::opaque(out, query, response, limit);
