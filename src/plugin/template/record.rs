@@ -21,7 +21,15 @@ pub enum RecordError {
 /// The record that `text` spells as in a zone file (RFC 1035 §5.1), uncompressed. Names are absolute with or
 /// without a final dot; class IN and a TTL of 3600 seconds may be left out.
 pub(super) fn record(text: &str) -> Result<Vec<u8>, RecordError> {
-    let mut file = Zonefile::with_capacity(text.len() + 1);
+    read(text).or_else(|error| match in_seconds(text) {
+        Some(text) => read(&text),
+        None => Err(error),
+    })
+}
+
+fn read(text: &str) -> Result<Vec<u8>, RecordError> {
+    // What the strict reading forbids is records of several classes in one file.
+    let mut file = Zonefile::with_capacity(text.len() + 1).allow_invalid();
     file.set_origin(Name::root_bytes());
     file.set_default_class(Class::IN);
     file.extend_from_slice(text.as_bytes());
@@ -34,6 +42,40 @@ pub(super) fn record(text: &str) -> Result<Vec<u8>, RecordError> {
         return Err(RecordError::Syntax("a name with an empty label".into()));
     }
     Ok(wire)
+}
+
+/// `text` with times like `1h30m` in seconds, as BIND and CoreDNS take them and the library does not; `None`
+/// without any.
+fn in_seconds(text: &str) -> Option<String> {
+    let mut found = false;
+    let words = text.split(' ').enumerate().map(|(index, word)| match seconds(word) {
+        Some(seconds) if index > 0 => {
+            found = true;
+            seconds.to_string()
+        }
+        _ => word.to_owned(),
+    });
+    let words: Vec<String> = words.collect();
+    found.then(|| words.join(" "))
+}
+
+/// Numbers each with a unit.
+fn seconds(word: &str) -> Option<u32> {
+    let (mut total, mut rest) = (0_u32, word);
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
+        let unit = match after.bytes().next()?.to_ascii_lowercase() {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            b'd' => 86_400,
+            b'w' => 604_800,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<u32>().ok()?.checked_mul(unit)?)?;
+        rest = &after[1..];
+    }
+    (!word.is_empty()).then_some(total)
 }
 
 /// Whether `wire` reads as what was written. The library lets empty labels through, behind which octets would be
@@ -85,6 +127,18 @@ mod tests {
     #[test]
     fn class_and_ttl_may_be_left_out() {
         assert_eq!(record("a CNAME b"), record("a. 3600 IN CNAME b."));
+        assert_ne!(record("a CH CNAME b"), record("a CNAME b"));
+        assert!(record("a CH TXT b").is_ok());
+    }
+
+    #[test]
+    fn times_may_have_units() {
+        assert_eq!(record("a. 1h30m IN A 1.2.3.4"), record("a. 5400 IN A 1.2.3.4"));
+        assert_eq!(record("a. 5M SOA a. b. 1 1w 1D 3s 4"), record("a. 300 SOA a. b. 1 604800 86400 3 4"));
+        assert_eq!(record("1h 5 CNAME 1h").ok().map(|wire| wire.len()), Some(18));
+        for text in ["a. 1y A 1.2.3.4", "a. h A 1.2.3.4", "a. 9999999w A 1.2.3.4", "a. 1h A 1.2.3"] {
+            assert!(record(text).is_err(), "{text}");
+        }
     }
 
     #[test]
