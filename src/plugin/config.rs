@@ -44,6 +44,8 @@ pub struct Template {
     pub patterns: Vec<regex::Regex>,
     /// The response code, 0 to 15.
     pub rcode: u16,
+    /// Why the answer is what it is (RFC 8914 §4), for those who send an OPT.
+    pub extended_error: Option<u16>,
     /// Records of the answer section.
     pub answers: Vec<RecordText>,
     /// Records of the authority section.

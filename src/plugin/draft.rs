@@ -34,6 +34,9 @@ impl Draft {
     }
 
     /// Adds a record of uncompressed wire octets, sections in their order. One that has no room is left out.
+    ///
+    /// Where its owner is the question's name, it is so as each client spells it, like an upstream's; CoreDNS has it
+    /// in lower case.
     pub fn add(&mut self, section: Section, record: &[u8]) {
         let name = &self.octets[HEADER..HEADER + self.name];
         let own = record.get(..self.name).filter(|owner| owner.eq_ignore_ascii_case(name) && self.name > 1);

@@ -14,6 +14,7 @@ mod hosts;
 mod template;
 
 use crate::metrics::{AnsweredBy, Registry};
+use crate::wire::ExtendedError;
 
 pub use config::{
     Config, ExpressionError, Hosts, RecordError, RecordText, RecordTextError, SUPPORTED, Template,
@@ -35,6 +36,8 @@ pub enum Outcome {
         message: Vec<u8>,
         /// Who made it.
         by: AnsweredBy,
+        /// What is to be said about it.
+        told: Option<ExtendedError>,
     },
     /// SERVFAIL, which nobody keeps; and why, unless the configuration wants it so.
     Failed(Option<String>),
@@ -84,5 +87,5 @@ impl Steps {
 }
 
 fn forwarded(message: Vec<u8>) -> Outcome {
-    Outcome::Reply { message, by: AnsweredBy::Forward }
+    Outcome::Reply { message, by: AnsweredBy::Forward, told: None }
 }

@@ -60,6 +60,18 @@ fn a_block_may_have_nothing_else() {
     assert_eq!(udp(address, &ask(name)).rcode(), 3);
 }
 
+/// Those who send no OPT could not read it.
+#[test]
+fn an_extended_error_says_why() {
+    let address = loopback::fresh_dns();
+    let template = "template IN ANY {\n rcode NXDOMAIN\n ederror 15 blocked\n }";
+    let text = format!("test {{\n bind {}\n {template}\n}}\n", address.ip());
+    let _server = Doorstep::start(address.ip(), &text);
+    let told = udp(address, &ask("a.test").edns(1232));
+    assert_eq!((told.rcode(), &told.opt().unwrap().rdata[..]), (3, &[0, 15, 0, 2, 0, 15][..]));
+    assert!(udp(address, &ask("a.test")).opt().is_none());
+}
+
 #[test]
 fn records_are_made_of_the_name() {
     let upstream = Scripted::start(answer);

@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
-use hickory_proto::rr::RecordType;
+use domain::base::Rtype;
 
 use super::Scope;
-use super::arguments::{pattern, rcode, zones};
+use super::arguments::{number, pattern, rcode, zones};
 use crate::config::corefile::{Directive, Word};
 use crate::plugin::{RecordText, SUPPORTED, Template};
 use crate::wire::Name;
@@ -14,7 +14,8 @@ use crate::wire::Name;
 const USAGE: &str = "template CLASS TYPE [ZONE...]";
 const OPTIONS: &[&str] =
     &["additional", "answer", "authority", "ederror", "fallthrough", "match", "rcode", "upstream"];
-const CLASSES: &[(&str, Option<u16>)] = &[("IN", Some(1)), ("CH", Some(3)), ("HS", Some(4)), ("ANY", None)];
+const CLASSES: &[(&str, Option<u16>)] =
+    &[("IN", Some(1)), ("CS", Some(2)), ("CH", Some(3)), ("HS", Some(4)), ("NONE", Some(254)), ("ANY", None)];
 
 /// What a template without a pattern has. It compiles.
 static EVERYTHING: LazyLock<Option<regex::Regex>> = LazyLock::new(|| regex::Regex::new(".*").ok());
@@ -57,7 +58,13 @@ fn read(option: &Directive, template: &mut Template, scope: &mut Scope<'_>) {
             let below = zones(&option.args, scope);
             template.fallthrough = if option.args.is_empty() { vec![Name::root()] } else { below };
         }
-        "ederror" => scope.warn(option.name.span, "`ederror` is accepted but has no effect"),
+        "ederror" => {
+            let words = option.arguments(1..=2, "ederror CODE [TEXT]", scope).unwrap_or_default();
+            template.extended_error = words.first().and_then(|word| number(word, 0..=u16::MAX, scope));
+            if let Some(text) = words.get(1) {
+                scope.warn(text.span, "of `ederror` the code is sent and the text is not");
+            }
+        }
         // CoreDNS does nothing with it either.
         "upstream" => {}
         "answer" => template.answers.extend(records(option, "answer RECORD...", scope)),
@@ -110,9 +117,9 @@ fn class_of(word: &Word, scope: &mut Scope<'_>) -> Option<Option<u16>> {
 }
 
 fn type_of(word: &Word, scope: &mut Scope<'_>) -> Option<Option<u16>> {
-    match word.text.parse::<RecordType>() {
-        Ok(RecordType::ANY) => Some(None),
-        Ok(known) => Some(Some(known.into())),
+    match word.text.parse::<Rtype>() {
+        Ok(Rtype::ANY) => Some(None),
+        Ok(known) => Some(Some(known.to_int())),
         Err(_) => {
             let message = format!("`{}` is not a type of record", word.text);
             scope.error(word.span, message, "write a type such as AAAA, or ANY");

@@ -60,7 +60,7 @@ impl Hosts {
         for rdata in records {
             draft.add(Section::Answer, &record(name, query.qtype(), self.settings.ttl, &rdata));
         }
-        Some(Outcome::Reply { message: draft.finish(), by: AnsweredBy::Hosts })
+        Some(Outcome::Reply { message: draft.finish(), by: AnsweredBy::Hosts, told: None })
     }
 
     fn pointers(&self, file: &Table, name: &[u8]) -> Option<Vec<Vec<u8>>> {

@@ -6,7 +6,7 @@ mod record;
 mod tests;
 mod text;
 
-use hickory_proto::rr::RecordType;
+use domain::base::Rtype;
 use regex::Regex;
 
 use super::Outcome;
@@ -14,7 +14,7 @@ use super::config::Template;
 use super::draft::{Draft, Section};
 use super::follow::{follow, target};
 use crate::metrics::AnsweredBy;
-use crate::wire::{Query, Rcode, record_type, write_text};
+use crate::wire::{ExtendedError, Query, Rcode, record_type, write_text};
 use expression::Facts;
 
 pub use expression::{ExpressionError, SUPPORTED};
@@ -51,7 +51,10 @@ pub(super) async fn reply(
                 let facts = template.facts(&query, &text, &spelt, pattern, zone);
                 let made = template.make(&query, &facts, lookup).await;
                 return Some(match made {
-                    Ok(message) => Outcome::Reply { message, by: AnsweredBy::Template },
+                    Ok(message) => {
+                        let told = template.extended_error.map(ExtendedError);
+                        Outcome::Reply { message, by: AnsweredBy::Template, told }
+                    }
                     Err(error) => Outcome::Failed(Some(format!("plugin/template: {error}"))),
                 });
             }
@@ -156,10 +159,7 @@ fn class_name(class: u16) -> &'static str {
 
 /// Empty where Go's library knows no name.
 fn type_name(rtype: u16) -> String {
-    match RecordType::from(rtype) {
-        RecordType::Unknown(_) => String::new(),
-        known => known.to_string(),
-    }
+    Rtype::from_int(rtype).to_mnemonic_str().unwrap_or_default().to_owned()
 }
 
 /// QTYPE and QCLASS `ANY` (RFC 1035 §3.2.3, §3.2.5).

@@ -131,6 +131,24 @@ mod tests {
         assert!(record("a CH TXT b").is_ok());
     }
 
+    proptest::proptest! {
+        /// Parts of it come from clients.
+        #[test]
+        fn no_text_is_too_strange(text in "(a[.]? 60 (A|TXT|CNAME|SOA|SVCB|CAA|NSEC|IPSECKEY|TYPE9) )?[ -~\\n\\t\"();\\\\$é]{0,60}") {
+            let _ = record(&text);
+        }
+
+        #[test]
+        fn every_name_is_a_name(labels in proptest::collection::vec(proptest::collection::vec(0..=255_u8, 1..=63), 0..4)) {
+            let wire: Vec<u8> = labels.iter().flat_map(|label| [&[label.len() as u8], &label[..]].concat()).chain([0]).collect();
+            proptest::prop_assume!(wire.len() <= 255);
+            let mut name = String::new();
+            let _ = crate::wire::write_text(&wire, &mut name);
+            let made = record(&format!("{name} 60 IN CNAME {name}"));
+            proptest::prop_assert_eq!(made, Ok(crate::plugin::draft::record(&wire, 5, 60, &wire)));
+        }
+    }
+
     #[test]
     fn times_may_have_units() {
         assert_eq!(record("a. 1h30m IN A 1.2.3.4"), record("a. 5400 IN A 1.2.3.4"));

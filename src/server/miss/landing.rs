@@ -11,6 +11,7 @@ pub(super) enum Landing {
         answer: Answer,
         ttl: Option<u32>,
         by: AnsweredBy,
+        told: Option<ExtendedError>,
     },
     /// Nobody here can read it, but it is the answer.
     Opaque(Vec<u8>),
@@ -34,8 +35,8 @@ pub(super) fn write(
         return (len, sent(stale.rcode(), AnsweredBy::Cache));
     }
     match landing {
-        Landing::Answer { answer, ttl, by } => {
-            let terms = Terms { ttl: *ttl, authoritative: false, extended_error: None };
+        Landing::Answer { answer, ttl, by, told } => {
+            let terms = Terms { ttl: *ttl, authoritative: false, extended_error: *told };
             let len = Reply::from_answer(out, query, answer, terms, limit);
             (len, sent(answer.rcode(), *by))
         }

@@ -202,7 +202,8 @@ impl<R: Resolve> Misses<R> {
             match cache.get(key, self.clock.now(), &mut out) {
                 Lookup::Fresh { outline, ttl, .. } => {
                     let answer = Answer::restore(outline, key.question(), &out);
-                    answer.map(|answer| Landing::Answer { answer, ttl: Some(ttl), by: AnsweredBy::Forward })
+                    let by = AnsweredBy::Forward;
+                    answer.map(|answer| Landing::Answer { answer, ttl: Some(ttl), by, told: None })
                 }
                 Lookup::Stale { mode: StaleMode::Immediate, refresh: false, .. } if miss.stale.is_some() => {
                     Some(Landing::Failed(Rcode::SERVFAIL, None))
@@ -219,8 +220,8 @@ impl<R: Resolve> Misses<R> {
 
     /// Reads what the upstream said, keeps it, and decides what the clients get.
     fn land(&self, block: &Block, zone: &Zone, ask: &Ask, result: Result<Outcome, ForwardError>) -> Landing {
-        let (response, by) = match result {
-            Ok(Outcome::Reply { message, by }) => (message, by),
+        let (response, by, told) = match result {
+            Ok(Outcome::Reply { message, by, told }) => (message, by, told),
             Ok(Outcome::Failed(error)) => {
                 error.iter().for_each(|error| ask.report(block, Rcode::SERVFAIL, error));
                 return Landing::Failed(Rcode::SERVFAIL, None);
@@ -250,7 +251,7 @@ impl<R: Resolve> Misses<R> {
         key.set(&asked);
         let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(&key));
         let Some(cache) = cached else {
-            return Landing::Answer { answer, ttl: None, by };
+            return Landing::Answer { answer, ttl: None, by, told };
         };
         let now = self.clock.now();
         let kept = cache.insert(&key, &answer, lifetime, asked.dnssec_ok(), now, clock::unix_seconds());
@@ -259,7 +260,8 @@ impl<R: Resolve> Misses<R> {
             _ => CacheType::Success,
         };
         (0..kept.evicted).for_each(|_| zone.miss_shard.cache_eviction(cache_type));
-        Landing::Answer { answer, ttl: Some(kept.ttl), by }
+        // The next one, from the cache, would not hear it.
+        Landing::Answer { answer, ttl: Some(kept.ttl), by, told: None }
     }
 
     /// Takes note that no answer came, or not in time.
