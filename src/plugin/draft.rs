@@ -62,8 +62,13 @@ impl Draft {
 
 /// An uncompressed record of class IN.
 pub(super) fn record(owner: &[u8], rtype: u16, ttl: u32, rdata: &[u8]) -> Vec<u8> {
+    record_of(owner, rtype, 1, ttl, rdata)
+}
+
+/// An uncompressed record.
+pub(super) fn record_of(owner: &[u8], rtype: u16, class: u16, ttl: u32, rdata: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rdata.len()).unwrap_or(u16::MAX);
-    let [class, rtype, length] = [1, rtype, length].map(u16::to_be_bytes);
+    let [class, rtype, length] = [class, rtype, length].map(u16::to_be_bytes);
     [owner, &rtype, &class, &ttl.to_be_bytes(), &length, rdata].concat()
 }
 

@@ -141,6 +141,8 @@ fn mistakes_are_found_when_loading() {
     assert_eq!(error("{{ .Name 60 IN A 1.2.3.4"), Some(ExpressionError::Unclosed.into()));
     assert!(matches!(error("a. 60 IN A 1.2.3"), Some(RecordTextError::Record(_))));
     assert!(matches!(error(""), Some(RecordTextError::Record(_))));
+    assert!(matches!(error("{{ .Name }} IN HTTPS 1 . alpn=h2"), Some(RecordTextError::Record(_))));
+    assert_eq!(error("{{ .Name }} IN {{ .Type }} {{ .Name }}"), None);
 }
 
 #[test]

@@ -50,6 +50,14 @@ impl RecordText {
         if fixed {
             return Ok(RecordText(Content::Fixed(record(text)?)));
         }
+        // What cannot be a record, whatever the expressions are, is found now.
+        let anything = pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text,
+            Piece::Value(_) => "x",
+        });
+        if let Err(error @ RecordError::Type(_)) = record(&anything.collect::<String>()) {
+            return Err(error.into());
+        }
         Ok(RecordText(Content::Pieces(pieces)))
     }
 
