@@ -60,29 +60,25 @@ impl Steps {
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
         lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
     ) -> Result<Outcome, E> {
-        if self.templates.is_empty() && self.hosts.is_none() {
-            return upstream(message, name).await.map(forwarded);
-        }
+        let has_steps = !self.templates.is_empty() || self.hosts.is_some();
         // Few blocks have any, and the way of the others should not carry their weight.
-        Box::pin(self.walk(message, name, upstream, lookup)).await
-    }
-
-    async fn walk<E>(
-        &self,
-        message: &[u8],
-        name: &[u8],
-        mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
-        mut lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
-    ) -> Result<Outcome, E> {
-        if let Some(outcome) = template::reply(&self.templates, message, name, &mut lookup).await {
-            return Ok(outcome);
-        }
-        if let Some(hosts) = &self.hosts
-            && let Some(outcome) = hosts.reply(message, name).await
-        {
+        if has_steps && let Some(outcome) = Box::pin(self.answer(message, name, lookup)).await {
             return Ok(outcome);
         }
         upstream(message, name).await.map(forwarded)
+    }
+
+    /// `None`: nobody here has an answer.
+    async fn answer(
+        &self,
+        message: &[u8],
+        name: &[u8],
+        mut lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+    ) -> Option<Outcome> {
+        if let Some(outcome) = template::reply(&self.templates, message, name, &mut lookup).await {
+            return Some(outcome);
+        }
+        self.hosts.as_ref()?.reply(message, name).await
     }
 }
 
