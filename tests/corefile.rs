@@ -182,14 +182,14 @@ fn values_out_of_range_are_refused_with_the_range() {
         ("log . {\n class good\n}", "not a class of reply"),
         ("template IN", "wrong number of arguments for `template`"),
         ("hosts /etc/hosts {\n ttl 0\n}", "from 1 to 65535"),
-        ("hosts /etc/hosts {\n 192.0.2.1 a..b\n}", "`a..b` is not a zone"),
-        ("hosts /etc/hosts {\n falltrough\n}", "unknown option `falltrough`"),
+        ("hosts /etc/hosts {\n fallthrough\n falltrough\n}", "unknown option `falltrough`"),
+        ("hosts /etc/hosts {\n fallthrough\n 192.0.2.1 a.test\n}", "only options may follow"),
+        ("hosts /etc/hosts {\n reload -1s\n}", "is not a duration"),
         ("template XX A {\n}", "`XX` is not a class"),
         ("template IN AAA {\n}", "`AAA` is not a type of record"),
         ("template IN A {\n match (\n}", "not a regular expression"),
         ("template IN A {\n rcode NONE\n}", "not a response code"),
         ("template IN A {\n rcode BADVERS\n}", "needs EDNS"),
-        ("template IN A {\n answer \"{{ .Name }} A 192.0.2.1\"\n}", "templates with records are not served"),
         ("template IN A {\n macth x\n}", "unknown option `macth`"),
         ("health :8080 {\n lameduck soon\n}", "`soon` is not a duration"),
         ("forward .", "wrong number of arguments for `forward`"),
@@ -361,17 +361,40 @@ fn what_only_watches_is_no_reason_to_refuse() {
 }
 
 #[test]
-fn hosts_of_the_file_come_first() {
-    let file = "192.0.2.1 a.test B.test # c.test\n192.0.2.2\nx y\nfe80::1%eth0 l.test\r\n";
-    let machine = Machine::node().file("/etc/hosts", file);
-    let text = ".:53 {\n hosts {\n 192.0.2.3 d.test\n fallthrough\n }\n}";
-    let config = load_on(&machine.file(CONF, text));
-    let hosts = config.server.blocks[0].steps.hosts.clone().unwrap();
-    let entries: Vec<String> = hosts.entries.iter().map(|(ip, name)| format!("{ip} {name}")).collect();
-    assert_eq!(entries, ["192.0.2.1 a.test.", "192.0.2.1 b.test.", "fe80::1 l.test.", "192.0.2.3 d.test."]);
-    assert_eq!((hosts.ttl, hosts.reverse, hosts.fallthrough.len()), (3600, true, 1));
-    let missing = &block("hosts /none {\n 192.0.2.3 d.test\n}").steps.hosts;
-    assert_eq!(missing.as_ref().unwrap().entries.len(), 1);
+fn hosts_are_read_as_coredns_reads_them() {
+    let text = "hosts /hosts test 10.0.0.0/8 {\n 192.0.2.3 d.test e.test\n nonsense\n ttl 60\n no_reverse\n \
+                reload 0\n fallthrough a.test\n}";
+    let hosts = block(text).steps.hosts.clone().unwrap();
+    assert_eq!(hosts.path, std::path::Path::new("/hosts"));
+    let zones: Vec<String> = hosts.zones.iter().map(ToString::to_string).collect();
+    assert_eq!(zones, ["test.", "10.in-addr.arpa."]);
+    assert_eq!(hosts.inline, ["192.0.2.3 d.test e.test", "nonsense"]);
+    assert_eq!((hosts.ttl, hosts.reverse, hosts.reload), (60, false, Duration::ZERO));
+    let own = block("hosts").steps.hosts.clone().unwrap();
+    assert_eq!((own.ttl, own.reverse, own.reload), (3600, true, Duration::from_secs(5)));
+    // Those of the block.
+    assert_eq!(own.zones.len(), 1);
+}
+
+/// Each names what is wrong, where, and what would do.
+#[test]
+fn templates_that_cannot_be_served_are_refused() {
+    for (option, message, remedy) in [
+        ("answer \"{{ .Remote }} A 1.2.3.4\"", "differs from client to client", "{{ .Name }}"),
+        ("answer \"{{ if .Name }}a{{ end }} A 1.2.3.4\"", "`{{ if .Name }}` is not served", "{{ .Name }}"),
+        ("authority \"{{ .Name A 1.2.3.4\"", "`{{` is not closed", "{{ .Name }}"),
+        ("additional \"a. A 1.2.3\"", "not a record: expected IPv4 address", "192.0.2.1"),
+        ("answer", "wrong number of arguments", "RECORD"),
+        ("answer \"{{ .Group.x }} A 1.2.3.4\"", "no `match` of this template has", "(?P<NAME>...)"),
+        ("answer \"{{ index .Match 1 }} A 1.2.3.4\"", "no `match` of this template has", "(...)"),
+    ] {
+        let found = report(&format!(".:53 {{\n template IN A {{\n {option}\n }}\n}}"));
+        assert_eq!(found.errors().len(), 1, "{option}");
+        let shown = found.to_string();
+        for part in [message, remedy, &format!("{CONF}:3")] {
+            assert!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+    }
 }
 
 /// CoreDNS reads a bare number as seconds here, and only here.

@@ -29,7 +29,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("wire", &[]),
     ("cache", &["wire", "clock"]),
     ("forward", &["wire"]),
-    ("plugin", &["wire"]),
+    ("plugin", &["wire", "metrics"]),
     ("server", &["cache", "forward", "plugin", "wire", "clock", "metrics"]),
     ("node", &[]),
     // Of the server the batch alone: how datagrams are received and sent.

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::forward::{self, Chain, Directory};
 use crate::guardian::message::CacheFile;
 use crate::metrics::{CacheType, Registration, Registry, ZoneLabels, ZoneShard, names};
-use crate::plugin::{self, Steps};
+use crate::plugin::Steps;
 use crate::server::zones::{Block, BlockId, LoopGuard, Zone, Zones};
 use crate::server::{self, ErrorLog, QueryLogger, SearchAhead, Timeouts, probe_name};
 use crate::sockets::{Listen, Role, is_supported};
@@ -65,7 +65,7 @@ impl Plan {
         let mut blocks = Vec::new();
         for (id, block) in (0..).zip(&config.server.blocks) {
             let chain = Rc::new(Chain::shared(&block.forwards, directory)?);
-            let runtime = Arc::new(new_block(BlockId(id), block).map_err(PlanError::Cache)?);
+            let runtime = Arc::new(new_block(BlockId(id), block, registry).map_err(PlanError::Cache)?);
             blocks.push(PlannedBlock { config: block.clone(), block: runtime, chain });
         }
         let gauges = show(&blocks, registry);
@@ -147,7 +147,7 @@ impl Plan {
         self.caches().map(share).collect()
     }
 
-    /// Takes over what is in the caches of the worker before, each into that of the same zones. Says how
+    /// Takes over what is in the caches of the worker before, each into that of the same zones and steps. Says how
     /// many entries that were.
     pub fn inherit_caches(&self, files: &[CacheFile], now: Moment) -> usize {
         let inherit = |(zones, cache): (String, &Cache)| {
@@ -159,11 +159,9 @@ impl Plan {
     }
 
     fn caches(&self) -> impl Iterator<Item = (String, &Cache)> {
-        self.blocks.iter().filter_map(|planned| {
-            let zones: Vec<String> = planned.config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
-            let label = zones.join(",") + &mark_of(&planned.config.steps);
-            Some((label, planned.block.cache.as_deref()?))
-        })
+        self.blocks
+            .iter()
+            .filter_map(|planned| Some((heritage(&planned.config), planned.block.cache.as_deref()?)))
     }
 
     /// The loop probes to send, one for each block that wants to know.
@@ -197,18 +195,7 @@ impl PlannedBlock {
     }
 }
 
-/// Tells blocks apart that make other answers of what upstreams say: none has a use for the other's.
-fn mark_of(steps: &plugin::Config) -> String {
-    let shown = format!("{steps:?}");
-    if shown == format!("{:?}", plugin::Config::default()) {
-        return String::new();
-    }
-    let mut hasher = DefaultHasher::new();
-    shown.hash(&mut hasher);
-    format!("#{:x}", hasher.finish())
-}
-
-fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
+fn new_block(id: BlockId, config: &server::Block, registry: &Registry) -> io::Result<Block> {
     let cache = config.cache.clone().map(Cache::new).transpose()?.map(Arc::new);
     let probe = config.zones.first().filter(|_| config.detect_loops);
     let probe = probe.and_then(|(zone, _)| probe_name(zone, crate::clock::nanoseconds() ^ id.0 << 48));
@@ -220,7 +207,7 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         bufsize: config.bufsize,
         log: QueryLogger::new(&config.log),
         loadbalance: config.loadbalance.clone(),
-        steps: Steps::new(&config.steps),
+        steps: Steps::new(&config.steps, registry),
         errors: config.errors.as_ref().map(ErrorLog::new),
         loops: probe.map(|probe| LoopGuard {
             probe,
@@ -231,6 +218,20 @@ fn new_block(id: BlockId, config: &server::Block) -> io::Result<Block> {
         search_ahead: search_ahead.map(|node_domains| SearchAhead { domains: domains(), node_domains }),
         empty: config.plugins.iter().all(|plugin| *plugin == "bind"),
     })
+}
+
+/// Whose cache a block may go on with: that of one with the same zones, and the same steps below the cache, for
+/// what these once said is no longer true when they change.
+fn heritage(config: &server::Block) -> String {
+    let zones: Vec<String> = config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
+    let steps = config.steps.fingerprint();
+    if steps.is_empty() {
+        return zones.join(",");
+    }
+    // The same in every process of a build.
+    let mut hasher = DefaultHasher::new();
+    steps.hash(&mut hasher);
+    format!("{} {:016x}", zones.join(","), hasher.finish())
 }
 
 /// Directives that neither answer nor report: CoreDNS does not count them as plugins of a block.

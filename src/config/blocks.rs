@@ -53,7 +53,9 @@ pub(super) fn build(
     blocks
 }
 
-fn finish(draft: Draft, zones: Vec<(Name, Vec<SocketAddr>)>) -> server::Block {
+fn finish(mut draft: Draft, zones: Vec<(Name, Vec<SocketAddr>)>) -> server::Block {
+    let names: Vec<Name> = zones.iter().map(|(name, _)| name.clone()).collect();
+    draft.steps.fill_in_zones(&names);
     server::Block {
         zones,
         cache: draft.cache,

@@ -48,7 +48,7 @@ fn block_lines(block: &Block) -> Vec<String> {
         lines.push(format!("  template {} of them", block.steps.templates.len()));
     }
     if let Some(hosts) = &block.steps.hosts {
-        lines.push(format!("  hosts    {} names", hosts.entries.len()));
+        lines.push(format!("  hosts    {}, {} lines here", hosts.path.display(), hosts.inline.len()));
     }
     let mut also = Vec::new();
     if block.errors.is_some() {

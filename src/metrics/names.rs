@@ -138,6 +138,11 @@ families! {
         ["server" "zone" "view" "proto"]
         "Size of replies in octets.";
 
+    HOSTS_ENTRIES: Gauge, NodeCache, "coredns_hosts_entries" ["hostsfile"]
+        "Addresses of names and names of addresses in a hosts file and its block.";
+    HOSTS_RELOAD_TIMESTAMP: Gauge, NodeCache, "coredns_hosts_reload_timestamp_seconds" []
+        "When the hosts file that was read last was written, seconds since 1970.";
+
     CACHE_ENTRIES: Gauge, NodeCache, "coredns_cache_entries" ["server" "type" "zones" "view"]
         "Answers held by the cache.";
     CACHE_REQUESTS: Counter, NodeCache, "coredns_cache_requests_total" ["server" "zones" "view"]

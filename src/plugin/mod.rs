@@ -9,13 +9,18 @@
 
 mod config;
 mod dns64;
+mod draft;
+mod follow;
 mod hosts;
-mod reply;
 mod rewrite;
 mod template;
 
+use crate::metrics::{AnsweredBy, Registry};
+use crate::wire::ExtendedError;
+
 pub use config::{
-    Action, AnswerPart, AnswerRule, Config, Dns64, Hosts, Matcher, OptionEdit, Prefix, Rule, Template,
+    Action, AnswerPart, AnswerRule, Config, Dns64, ExpressionError, Hosts, Matcher, OptionEdit, Prefix,
+    RecordError, RecordText, RecordTextError, Rule, SUPPORTED, Template,
 };
 
 /// The steps of one block.
@@ -27,31 +32,49 @@ pub struct Steps {
     hosts: Option<hosts::Hosts>,
 }
 
+/// What becomes of a query.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A reply.
+    Reply {
+        /// The whole message.
+        message: Vec<u8>,
+        /// Who made it.
+        by: AnsweredBy,
+        /// What is to be said about it.
+        told: Option<ExtendedError>,
+    },
+    /// SERVFAIL, which nobody keeps; and why, unless the configuration wants it so.
+    Failed(Option<String>),
+}
+
 impl Steps {
-    /// Those that `config` names.
-    pub fn new(config: &Config) -> Steps {
+    /// Those that `config` names, counted in `registry`.
+    pub fn new(config: &Config, registry: &Registry) -> Steps {
         Steps {
             dns64: config.dns64.clone(),
             rewrites: config.rewrites.clone(),
             templates: config.templates.clone(),
-            hosts: config.hosts.as_ref().map(hosts::Hosts::new),
+            hosts: config.hosts.as_ref().map(|hosts| hosts::Hosts::new(hosts, registry)),
         }
     }
 
-    /// The reply to `message`, a whole query: made here, or by `upstream`, which is given the message to answer
-    /// and its name in folded wire octets, as is `name`.
+    /// What becomes of `message`, a whole query: made here, or by `upstream`, which is given the message to
+    /// answer and its name in folded wire octets, as is `name`. `lookup` is given the same and asks the whole
+    /// server, any block of it.
     pub async fn resolve<E>(
         &self,
         message: &[u8],
         name: &[u8],
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<u8>, E> {
-        let before = self.dns64.is_some() || !self.rewrites.is_empty();
-        if !before && self.templates.is_empty() && self.hosts.is_none() {
-            return upstream(message, name).await;
+        lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+    ) -> Result<Outcome, E> {
+        let changes = self.dns64.is_some() || !self.rewrites.is_empty();
+        if !changes && self.templates.is_empty() && self.hosts.is_none() {
+            return upstream(message, name).await.map(forwarded);
         }
         // Few blocks have any, and the way of the others should not carry their weight.
-        Box::pin(self.translated(message, name, upstream)).await
+        Box::pin(self.translated(message, name, upstream, lookup)).await
     }
 
     /// As [`Steps::rewritten`], with IPv6 addresses made by `dns64`.
@@ -60,12 +83,23 @@ impl Steps {
         message: &[u8],
         name: &[u8],
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<u8>, E> {
-        let reply = self.rewritten(message, name, &mut upstream).await?;
-        let Some(dns64) = &self.dns64 else { return Ok(reply) };
-        let Some(next) = dns64.next_question(message, &reply) else { return Ok(reply) };
-        let addresses = self.rewritten(&next, name, &mut upstream).await?;
-        Ok(dns64.synthesize(message, reply, &addresses))
+        mut lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+    ) -> Result<Outcome, E> {
+        let outcome = self.rewritten(message, name, &mut upstream, &mut lookup).await?;
+        let Some(dns64) = &self.dns64 else { return Ok(outcome) };
+        let (reply, by, told) = match outcome {
+            Outcome::Reply { message, by, told } => (message, by, told),
+            failed => return Ok(failed),
+        };
+        let Some(next) = dns64.next_question(message, &reply) else {
+            return Ok(Outcome::Reply { message: reply, by, told });
+        };
+        Ok(match self.rewritten(&next, name, &mut upstream, &mut lookup).await? {
+            Outcome::Reply { message: addresses, by, told } => {
+                Outcome::Reply { message: dns64.synthesize(message, reply, &addresses), by, told }
+            }
+            failed => failed,
+        })
     }
 
     /// As [`Steps::walk`], with another question where `rewrite` says so.
@@ -74,15 +108,21 @@ impl Steps {
         message: &[u8],
         name: &[u8],
         upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<u8>, E> {
-        match rewrite::rewrite(&self.rewrites, message, name) {
-            rewrite::Outcome::Same => self.walk(message, name, upstream).await,
-            rewrite::Outcome::Reply(reply) => Ok(reply),
-            rewrite::Outcome::Rewritten(other) => {
-                let reply = self.walk(&other.message, &other.name, upstream).await?;
-                Ok(other.restore(&reply))
+        lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+    ) -> Result<Outcome, E> {
+        let other = match rewrite::rewrite(&self.rewrites, message, name) {
+            rewrite::Outcome::Same => return self.walk(message, name, upstream, lookup).await,
+            rewrite::Outcome::Reply(message) => {
+                return Ok(Outcome::Reply { message, by: AnsweredBy::Rewrite, told: None });
             }
-        }
+            rewrite::Outcome::Rewritten(other) => other,
+        };
+        Ok(match self.walk(&other.message, &other.name, upstream, lookup).await? {
+            Outcome::Reply { message, by, told } => {
+                Outcome::Reply { message: other.restore(&message), by, told }
+            }
+            failed => failed,
+        })
     }
 
     async fn walk<E>(
@@ -90,13 +130,20 @@ impl Steps {
         message: &[u8],
         name: &[u8],
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<u8>, E> {
-        if let Some(reply) = template::reply(&self.templates, message, name) {
-            return Ok(reply);
+        mut lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+    ) -> Result<Outcome, E> {
+        if let Some(outcome) = template::reply(&self.templates, message, name, &mut lookup).await {
+            return Ok(outcome);
         }
-        if let Some(reply) = self.hosts.as_ref().and_then(|hosts| hosts.reply(message, name)) {
-            return Ok(reply);
+        if let Some(hosts) = &self.hosts
+            && let Some(outcome) = hosts.reply(message, name).await
+        {
+            return Ok(outcome);
         }
-        upstream(message, name).await
+        upstream(message, name).await.map(forwarded)
     }
+}
+
+fn forwarded(message: Vec<u8>) -> Outcome {
+    Outcome::Reply { message, by: AnsweredBy::Forward, told: None }
 }

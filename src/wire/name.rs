@@ -1,5 +1,6 @@
 //! An owned, case-folded domain name in wire format (RFC 1035 §3.1).
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -128,6 +129,13 @@ impl Name {
             return false;
         };
         same_octets(tail, &self.0) && on_label_boundary(above)
+    }
+}
+
+/// So that a map by names can be asked with octets.
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

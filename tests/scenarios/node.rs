@@ -325,7 +325,7 @@ fn block(id: BlockId, config: server::Block) -> Result<(Name, Arc<Block>), Strin
         log: QueryLogger::new(&config.log),
         whoami: config.whoami,
         loadbalance: config.loadbalance.clone(),
-        steps: Steps::new(&config.steps),
+        steps: Steps::new(&config.steps, &doorstep::metrics::Registry::new()),
         errors: None,
         loops: None,
         search_ahead,

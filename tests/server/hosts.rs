@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::client::udp;
+use super::client::{PATIENCE, udp};
+use super::exposition::scrape;
 use super::message::{Answer, ask, bit, rr, wire_name};
 use super::scripted::{Scripted, answer};
-use super::server::{Doorstep, Setup, replace};
+use super::server::{Doorstep, Setup, replace, wait};
 use super::{Served, loopback};
 
 const PTR: u16 = 12;
@@ -56,17 +57,70 @@ fn a_changed_file_is_read_again() {
     let address = loopback::fresh_dns();
     let setup = Setup::bare(address.ip());
     let file = setup.path("hosts");
-    std::fs::write(&file, "192.0.2.1 a.test\n").unwrap();
     let text = format!(
-        ". {{\n bind {}\n hosts {} {{\n no_reverse\n }}\n reload 2s 1s\n}}\n",
+        ". {{\n bind {}\n hosts {} {{\n no_reverse\n reload 10ms\n }}\n}}\n",
         address.ip(),
         file.display()
     );
     std::fs::write(setup.corefile(), text).unwrap();
     let server: Doorstep = setup.start();
-    assert_eq!(data(&udp(address, &ask("a.test"))), [vec![192, 0, 2, 1]]);
-    replace(&file, "192.0.2.2 a.test\n");
-    server.wait_for_log_times("plugin/reload: running configuration", 2);
-    assert_eq!(data(&udp(address, &ask("a.test"))), [vec![192, 0, 2, 2]]);
+    server.wait_for_log("hosts is not read");
+    assert_eq!(udp(address, &ask("a.test")).rcode(), 2);
+    for last in [1, 2] {
+        replace(&file, &format!("192.0.2.{last} a.test\n"));
+        let seen = || {
+            let said = udp(address, &ask("a.test"));
+            (said.rcode() == 0).then(|| data(&said)) == Some(vec![vec![192, 0, 2, last]])
+        };
+        assert!(wait(PATIENCE, seen));
+    }
     assert_eq!(udp(address, &ask("1.2.0.192.in-addr.arpa").qtype(PTR)).rcode(), 2);
+    // What is no hosts file takes nothing away.
+    replace(&file, "192.0.2.9 a.test\n\0");
+    assert!(wait(PATIENCE, || {
+        assert_eq!(data(&udp(address, &ask("a.test"))), [vec![192, 0, 2, 2]]);
+        server.log().contains("NUL octets")
+    }));
+}
+
+#[test]
+fn who_answered_is_counted() {
+    let upstream = Scripted::start(answer);
+    let address = loopback::fresh_dns();
+    let metrics = std::net::SocketAddr::new(address.ip(), 9253);
+    let text = format!(
+        "test {{\n bind {}\n prometheus {metrics}\n hosts /none {{\n 192.0.2.1 a.test b.test\n fallthrough f.test\n }}\n \
+         template IN AAAA {{\n rcode NOERROR\n }}\n forward . {}\n}}\n",
+        address.ip(),
+        upstream.address
+    );
+    let _server = Doorstep::start(address.ip(), &text);
+    for (name, qtype) in [("a.test", rr::A), ("a.test", rr::AAAA), ("a.f.test", rr::A), ("c.test", rr::A)] {
+        udp(address, &ask(name).qtype(qtype));
+    }
+    let shown = scrape(metrics);
+    for line in [
+        r#"coredns_hosts_entries{hostsfile="/none"} 4"#.to_owned(),
+        "coredns_hosts_reload_timestamp_seconds 0".to_owned(),
+        said("hosts", "NOERROR", address),
+        said("template", "NOERROR", address),
+        said("forward", "NOERROR", address),
+        said("", "SERVFAIL", address),
+        enabled("hosts", address),
+        enabled("template", address),
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "no {line} in\n{shown}");
+    }
+}
+
+fn said(plugin: &str, rcode: &str, server: std::net::SocketAddr) -> String {
+    format!(
+        "coredns_dns_responses_total{{plugin=\"{plugin}\",rcode=\"{rcode}\",server=\"dns://{server}\",view=\"\",zone=\"test.\"}} 1"
+    )
+}
+
+fn enabled(plugin: &str, server: std::net::SocketAddr) -> String {
+    format!(
+        "coredns_plugin_enabled{{name=\"{plugin}\",server=\"dns://{server}\",view=\"\",zone=\"test.\"}} 1"
+    )
 }

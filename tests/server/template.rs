@@ -1,9 +1,14 @@
-//! `template`: replies made up here, without records.
+//! `template`: replies made up here.
 
-use super::Served;
+use rustix::process::Signal;
+
 use super::client::udp;
-use super::message::{Answer, ask, bit, rr};
+use super::message::{Answer, ask, bit, rr, wire_name};
 use super::scripted::{Scripted, answer};
+use super::{Doorstep, Served, loopback};
+
+const CNAME: u16 = 5;
+const SOA: u16 = 6;
 
 fn asked(served: &Served, name: &str, qtype: u16) -> Answer {
     udp(served.address, &ask(name).qtype(qtype))
@@ -49,8 +54,129 @@ fn names_that_match_do_not_exist() {
 /// There need not be an upstream.
 #[test]
 fn a_block_may_have_nothing_else() {
-    let (address, name) = (super::loopback::fresh_dns(), "a.test");
+    let (address, name) = (loopback::fresh_dns(), "a.test");
     let text = format!("test {{\n bind {}\n template IN ANY {{\n rcode NXDOMAIN\n }}\n}}\n", address.ip());
-    let _server = super::Doorstep::start(address.ip(), &text);
+    let _server = Doorstep::start(address.ip(), &text);
     assert_eq!(udp(address, &ask(name)).rcode(), 3);
+}
+
+/// Those who send no OPT could not read it.
+#[test]
+fn an_extended_error_says_why() {
+    let address = loopback::fresh_dns();
+    let template = "template IN ANY {\n rcode NXDOMAIN\n ederror 15 blocked\n }";
+    let text = format!("test {{\n bind {}\n {template}\n}}\n", address.ip());
+    let _server = Doorstep::start(address.ip(), &text);
+    let told = udp(address, &ask("a.test").edns(1232));
+    assert_eq!((told.rcode(), &told.opt().unwrap().rdata[..]), (3, &[0, 15, 0, 2, 0, 15][..]));
+    assert!(udp(address, &ask("a.test")).opt().is_none());
+}
+
+#[test]
+fn records_are_made_of_the_name() {
+    let upstream = Scripted::start(answer);
+    let directives = r#"template IN A pod.test {
+        match ^ip-(?P<a>[0-9]+)-([0-9]+)\.(?P<rest>.*)$
+        answer "{{ .Name }} 60 IN A 10.0.{{ .Group.a }}.{{ index .Match 2 }}"
+        answer "{{ .Name }} 90 IN A 10.0.0.{{- parseInt .Group.a 16 8 }}"
+        authority "{{ .Zone }} 60 IN NS ns.{{ .Zone }}"
+        additional "ns.{{ .Zone }} 60 IN A 192.0.2.1"
+        fallthrough
+    }
+    template IN ANY gone.test {
+        rcode NXDOMAIN
+        authority "gone.test. 60 IN SOA ns.gone.test. host.gone.test. 1 2 3 4 5"
+    }"#;
+    let served = Served::start(upstream.address, directives);
+    for _ in 0..2 {
+        let made = asked(&served, "iP-1-20.Pod.test", rr::A);
+        let data: Vec<_> = made.section(1).iter().map(|record| record.rdata.clone()).collect();
+        assert_eq!(data, [[10, 0, 1, 20], [10, 0, 0, 1]]);
+        assert_eq!((made.rcode(), made.has(bit::AA)), (0, true));
+        assert_eq!(made.section(2)[0].rdata, wire_name("ns.pod.test"));
+        assert_eq!(made.section(3)[0].rdata, [192, 0, 2, 1]);
+    }
+    let gone = asked(&served, "a.gone.test", rr::A);
+    assert_eq!((gone.rcode(), gone.section(2)[0].rtype), (3, SOA));
+    // No match, and something comes after.
+    assert_eq!(asked(&served, "other.pod.test", rr::A).section(1).len(), 1);
+    assert_eq!(upstream.asked().len(), 1);
+}
+
+#[test]
+fn what_is_no_record_is_a_failure_that_nobody_keeps() {
+    let upstream = Scripted::start(answer);
+    let directives =
+        "template IN A bad.test {\n match (.*)\\.bad\\.test\n answer \"a. 60 IN A {{ index .Match 1 }}\"\n }";
+    let served = Served::start(upstream.address, directives);
+    for _ in 0..2 {
+        let failed = asked(&served, "x.bad.test", rr::A);
+        assert_eq!((failed.rcode(), failed.has(bit::AA)), (2, false));
+    }
+    let line =
+        "plugin/errors: 2 x.bad.test. A: plugin/template: answer `a. 60 IN A x`: expected IPv4 address";
+    served.server.wait_for_log_times(line, 2);
+    assert_eq!(asked(&served, "192.0.2.7.bad.test", rr::A).section(1)[0].rdata, [192, 0, 2, 7]);
+    assert_eq!(upstream.asked().len(), 0);
+}
+
+/// A stub resolver does not follow an alias itself.
+#[test]
+fn an_alias_comes_with_its_addresses() {
+    let (upstream, cluster) = (Scripted::start(answer), Scripted::start(answer));
+    let address = loopback::fresh_dns();
+    let ip = address.ip();
+    let alias = r#"template IN ANY alias.test {
+        match ^(.*)\.alias\.test\.$
+        answer "{{ .Name }} 60 IN CNAME {{ index .Match 1 }}.cluster.test."
+    }
+    template IN A loop.test {
+        answer "{{ .Name }} 60 IN CNAME {{ .Name }}"
+    }"#;
+    let text = super::corefile(address, upstream.address, alias)
+        + &format!("cluster.test {{\n bind {ip}\n cache\n forward . {}\n}}\n", cluster.address);
+    let _server = Doorstep::start(ip, &text);
+    for _ in 0..2 {
+        let made = udp(address, &ask("web.alias.test"));
+        let types: Vec<_> = made.section(1).iter().map(|record| record.rtype).collect();
+        assert_eq!(types, [CNAME, rr::A]);
+        assert_eq!(made.section(1)[1].owner, wire_name("web.cluster.test"));
+    }
+    assert_eq!((upstream.asked().len(), cluster.count("web.cluster.test.")), (0, 1));
+    // Who asks for something else gets the alias alone.
+    assert_eq!(udp(address, &ask("web.alias.test").qtype(rr::TXT)).section(1).len(), 1);
+    let types: Vec<_> = udp(address, &ask("a.loop.test")).section(1).iter().map(|r| r.rtype).collect();
+    assert!(types.len() < 12 && types.iter().all(|rtype| *rtype == CNAME), "{types:?}");
+}
+
+/// Another configuration must not say what this one said.
+#[test]
+fn a_block_that_answers_otherwise_begins_with_an_empty_cache() {
+    let upstream = Scripted::start(answer);
+    let address = loopback::fresh_dns();
+    let text = |last: u8| {
+        let template =
+            format!("template IN A made.test {{\n answer \"{{{{ .Name }}}} A 192.0.2.{last}\"\n }}");
+        super::corefile(address, upstream.address, &template)
+            + &format!("kept.test {{\n bind {}\n cache\n forward . {}\n}}\n", address.ip(), upstream.address)
+    };
+    let server = Doorstep::start(address.ip(), &text(1));
+    let made = |last: u8| {
+        assert_eq!(udp(address, &ask("a.made.test")).section(1)[0].rdata, [192, 0, 2, last]);
+        udp(address, &ask("a.kept.test"));
+    };
+    made(1);
+    server.rewrite(&text(2));
+    server.signal(Signal::USR1);
+    server.wait_for_log_times("running configuration", 2);
+    made(2);
+    assert_eq!(upstream.count("a.kept.test."), 1, "the cache of a block that is as it was is kept");
+    // What is as it was is kept with its steps, too.
+    server.rewrite(
+        &(text(2) + &format!("more.test {{\n bind {}\n whatever\n}}\n", address.ip()))
+            .replace("whatever", "errors"),
+    );
+    server.signal(Signal::USR1);
+    server.wait_for_log_times("running configuration", 3);
+    made(2);
 }

@@ -1,17 +1,24 @@
-//! `template CLASS TYPE [ZONE...] { match REGEX...; rcode RCODE; fallthrough [ZONE...] }`
+//! `template CLASS TYPE [ZONE...] { match REGEX... answer RR... additional RR... authority RR... rcode RCODE
+//! fallthrough [ZONE...] }`
 
-use hickory_proto::rr::RecordType;
+use std::sync::LazyLock;
+
+use domain::base::Rtype;
 
 use super::Scope;
-use super::arguments::{pattern, rcode, zones};
+use super::arguments::{number, pattern, rcode, zones};
 use crate::config::corefile::{Directive, Word};
-use crate::plugin::Template;
+use crate::plugin::{RecordText, SUPPORTED, Template};
 use crate::wire::Name;
 
 const USAGE: &str = "template CLASS TYPE [ZONE...]";
 const OPTIONS: &[&str] =
     &["additional", "answer", "authority", "ederror", "fallthrough", "match", "rcode", "upstream"];
-const CLASSES: &[(&str, Option<u16>)] = &[("IN", Some(1)), ("CH", Some(3)), ("HS", Some(4)), ("ANY", None)];
+const CLASSES: &[(&str, Option<u16>)] =
+    &[("IN", Some(1)), ("CS", Some(2)), ("CH", Some(3)), ("HS", Some(4)), ("NONE", Some(254)), ("ANY", None)];
+
+/// What a template without a pattern has. It compiles.
+static EVERYTHING: LazyLock<Option<regex::Regex>> = LazyLock::new(|| regex::Regex::new(".*").ok());
 
 pub(super) fn template(directive: &Directive, scope: &mut Scope<'_>) {
     let words = directive.arguments(2..=usize::MAX, USAGE, scope);
@@ -20,6 +27,12 @@ pub(super) fn template(directive: &Directive, scope: &mut Scope<'_>) {
     let mut template = Template { zones: zones(below, scope), ..Template::default() };
     for option in directive.options() {
         read(option, &mut template, scope);
+    }
+    if template.patterns.is_empty() {
+        template.patterns.extend(EVERYTHING.clone());
+    }
+    for option in directive.options() {
+        know_groups(option, &template, scope);
     }
     if let (Some(class), Some(qtype)) = (class, qtype) {
         scope.block.steps.templates.push(Template { class, qtype, ..template });
@@ -45,14 +58,53 @@ fn read(option: &Directive, template: &mut Template, scope: &mut Scope<'_>) {
             let below = zones(&option.args, scope);
             template.fallthrough = if option.args.is_empty() { vec![Name::root()] } else { below };
         }
-        "ederror" => scope.warn(option.name.span, "`ederror` is accepted but has no effect"),
+        "ederror" => {
+            let words = option.arguments(1..=2, "ederror CODE [TEXT]", scope).unwrap_or_default();
+            template.extended_error = words.first().and_then(|word| number(word, 0..=u16::MAX, scope));
+            if let Some(text) = words.get(1) {
+                scope.warn(text.span, "of `ederror` the code is sent and the text is not");
+            }
+        }
         // CoreDNS does nothing with it either.
         "upstream" => {}
-        "answer" | "additional" | "authority" => {
-            let message = "templates with records are not served by this version";
-            scope.error(option.name.span, message, "remove it, or keep this zone on node-cache");
-        }
+        "answer" => template.answers.extend(records(option, "answer RECORD...", scope)),
+        "additional" => template.additionals.extend(records(option, "additional RECORD...", scope)),
+        "authority" => template.authorities.extend(records(option, "authority RECORD...", scope)),
         _ => option.unknown_option(OPTIONS, scope),
+    }
+}
+
+/// The records of one line, each a word.
+fn records(option: &Directive, usage: &str, scope: &mut Scope<'_>) -> Vec<RecordText> {
+    let words = option.arguments(1..=usize::MAX, usage, scope).unwrap_or_default();
+    let mut records = Vec::new();
+    for word in words {
+        match RecordText::parse(&word.text) {
+            Ok(record) => records.push(record),
+            Err(error) => {
+                let remedy = match error.is_about_record() {
+                    true => "write a record as in a zone file, in quotes: \"{{ .Name }} 60 IN A 192.0.2.1\"",
+                    false => SUPPORTED,
+                };
+                scope.error(word.span, error.to_string(), remedy);
+            }
+        }
+    }
+    records
+}
+
+/// Reports a group that no pattern of the template has.
+fn know_groups(option: &Directive, template: &Template, scope: &mut Scope<'_>) {
+    if !["answer", "additional", "authority"].contains(&option.name.text.as_str()) {
+        return;
+    }
+    for word in &option.args {
+        let text = RecordText::parse(&word.text).ok();
+        if let Some(unknown) = text.and_then(|text| text.unknown_to(&template.patterns)) {
+            let message = format!("no `match` of this template has what `{{{{ {unknown} }}}}` asks for");
+            let remedy = "write a group into the pattern: (?P<NAME>...), or (...) for a number";
+            scope.error(word.span, message, remedy);
+        }
     }
 }
 
@@ -65,9 +117,9 @@ fn class_of(word: &Word, scope: &mut Scope<'_>) -> Option<Option<u16>> {
 }
 
 fn type_of(word: &Word, scope: &mut Scope<'_>) -> Option<Option<u16>> {
-    match word.text.parse::<RecordType>() {
-        Ok(RecordType::ANY) => Some(None),
-        Ok(known) => Some(Some(known.into())),
+    match word.text.parse::<Rtype>() {
+        Ok(Rtype::ANY) => Some(None),
+        Ok(known) => Some(Some(known.to_int())),
         Err(_) => {
             let message = format!("`{}` is not a type of record", word.text);
             scope.error(word.span, message, "write a type such as AAAA, or ANY");

@@ -1,8 +1,9 @@
 //! What an upstream is asked.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
-use crate::forward::{ClientTransport, ForwardError};
+use crate::forward::ClientTransport;
 use crate::server::inflight::FlightKey;
 use crate::server::querylog::TypeName;
 use crate::server::zones::Block;
@@ -26,7 +27,7 @@ impl Ask {
     }
 
     /// Logs that it failed.
-    pub(super) fn report(&self, block: &Block, rcode: Rcode, error: &ForwardError) {
+    pub(super) fn report(&self, block: &Block, rcode: Rcode, error: &dyn Display) {
         let Some(log) = &block.errors else { return };
         let mut name = String::new();
         // A String takes everything.

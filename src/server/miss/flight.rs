@@ -1,6 +1,6 @@
 //! A question on its way to an upstream, and those who wait for the answer.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,10 +8,11 @@ use super::ask::Ask;
 use super::landing::Landing;
 use super::places::Slot;
 use super::{Misses, Resolve, Waiter};
-use crate::forward::ForwardError;
+use crate::forward::{ClientTransport, ForwardError};
+use crate::plugin::Outcome;
 use crate::server::inflight::FlightKey;
-use crate::server::zones::{Block, Zone};
-use crate::wire::Rcode;
+use crate::server::zones::Zone;
+use crate::wire::{Query, Rcode};
 
 /// See the [module](self).
 pub(super) struct Flight<R: Resolve> {
@@ -34,7 +35,7 @@ impl<R: Resolve> Flight<R> {
     pub(super) async fn fly(self) {
         let Flight { mut passengers, zone, ask, slot: _slot } = self;
         let misses = Rc::clone(&passengers.misses);
-        let result = ask_upstream(&mut passengers, &zone.block, &ask).await;
+        let result = ask_upstream(&mut passengers, &zone, &ask).await;
         let landing = misses.land(&zone.block, &zone, &ask, result);
         if landing.is_failure() {
             misses.note_failure(&zone.block, &ask);
@@ -46,18 +47,15 @@ impl<R: Resolve> Flight<R> {
     }
 }
 
-/// The upstream's reply, however long it takes; those who need not wait for it are let off.
+/// The reply, however long it takes; those who need not wait for it are let off.
 async fn ask_upstream<R: Resolve>(
     passengers: &mut Passengers<R>,
-    block: &Block,
+    zone: &Zone,
     ask: &Ask,
-) -> Result<Vec<u8>, ForwardError> {
-    let upstream = passengers.misses.upstreams.borrow().get(block.id);
-    let forward = async |message: &[u8], name: &[u8]| match &upstream {
-        Some(upstream) => upstream.resolve(message, name, ask.transport).await,
-        None => Err(ForwardError::NotForwarded),
-    };
-    let mut reply = pin!(block.steps.resolve(&ask.message, ask.name(), forward));
+) -> Result<Outcome, ForwardError> {
+    let misses = Rc::clone(&passengers.misses);
+    let block = &zone.block;
+    let mut reply = pin!(resolve(&misses, zone, &ask.message, ask.name(), ask.transport, LOOKUPS));
     let serve_stale = block.cache.as_ref().and_then(|cache| cache.config().serve_stale);
     let Some(patience) = serve_stale.and_then(|stale| stale.patience()) else {
         return reply.await;
@@ -71,6 +69,49 @@ async fn ask_upstream<R: Resolve>(
             }
         }
     }
+}
+
+/// How often a block may send the server to another for what is behind an alias.
+const LOOKUPS: usize = 8;
+
+/// What the block of `zone` makes of `message`, whose name is `name` in folded wire octets.
+async fn resolve<R: Resolve>(
+    misses: &Misses<R>,
+    zone: &Zone,
+    message: &[u8],
+    name: &[u8],
+    transport: ClientTransport,
+    lookups: usize,
+) -> Result<Outcome, ForwardError> {
+    let upstream = misses.upstreams.borrow().get(zone.block.id);
+    let forward = async |message: &[u8], name: &[u8]| match &upstream {
+        Some(upstream) => upstream.resolve(message, name, transport).await,
+        None => Err(ForwardError::NotForwarded),
+    };
+    let look_up = async |message: &[u8], name: &[u8]| {
+        look_up(misses, zone, message, name, transport, lookups.checked_sub(1)?).await
+    };
+    zone.block.steps.resolve(message, name, forward, look_up).await
+}
+
+/// The reply of whichever block on the address of `zone` serves `name`. Boxed, for it comes back to where it
+/// was called.
+fn look_up<'a, R: Resolve>(
+    misses: &'a Misses<R>,
+    zone: &'a Zone,
+    message: &'a [u8],
+    name: &'a [u8],
+    transport: ClientTransport,
+    lookups: usize,
+) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + 'a>> {
+    Box::pin(async move {
+        let qtype = Query::parse(message).ok()?.qtype();
+        let zone = zone.siblings.upgrade()?.find(name, qtype)?.clone();
+        match resolve(misses, &zone, message, name, transport, lookups).await {
+            Ok(Outcome::Reply { message, .. }) => Some(message),
+            _ => None,
+        }
+    })
 }
 
 impl<R: Resolve> Passengers<R> {

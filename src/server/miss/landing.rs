@@ -12,6 +12,8 @@ pub(super) enum Landing {
     Answer {
         answer: Answer,
         ttl: Option<u32>,
+        by: AnsweredBy,
+        told: Option<ExtendedError>,
     },
     /// Nobody here can read it, but it is the answer.
     Opaque(Vec<u8>),
@@ -38,10 +40,10 @@ pub(super) fn write(
         return (len, sent(stale.rcode(), AnsweredBy::Cache));
     }
     match landing {
-        Landing::Answer { answer, ttl } => {
-            let terms = Terms { ttl: *ttl, authoritative: false, extended_error: None };
+        Landing::Answer { answer, ttl, by, told } => {
+            let terms = Terms { ttl: *ttl, authoritative: false, extended_error: *told };
             let len = Reply::from_answer(out, query, answer, terms, balance, limit);
-            (len, sent(answer.rcode(), AnsweredBy::Forward))
+            (len, sent(answer.rcode(), *by))
         }
         Landing::Opaque(response) => {
             let len = Reply::opaque(out, query, response, limit);

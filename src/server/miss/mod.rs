@@ -29,7 +29,8 @@ use tokio::sync::mpsc;
 use crate::cache::{Lookup, StaleMode, Store};
 use crate::clock::{self, Clock};
 use crate::forward::{Chain, ClientTransport, ForwardError};
-use crate::metrics::{CacheType, Counter, Histogram, Registry, names};
+use crate::metrics::{AnsweredBy, CacheType, Counter, Histogram, Registry, names};
+use crate::plugin::Outcome;
 use crate::server::batch::{Outbox, ask_for_short_slice};
 use crate::server::inflight::{FlightKey, Inflight};
 use crate::server::moderation::Moderation;
@@ -201,7 +202,8 @@ impl<R: Resolve> Misses<R> {
             match cache.get(key, self.clock.now(), &mut out) {
                 Lookup::Fresh { outline, ttl, .. } => {
                     let answer = Answer::restore(outline, key.question(), &out);
-                    answer.map(|answer| Landing::Answer { answer, ttl: Some(ttl) })
+                    let by = AnsweredBy::Forward;
+                    answer.map(|answer| Landing::Answer { answer, ttl: Some(ttl), by, told: None })
                 }
                 Lookup::Stale { mode: StaleMode::Immediate, refresh: false, .. } if miss.stale.is_some() => {
                     Some(Landing::Failed(Rcode::SERVFAIL, None))
@@ -217,9 +219,13 @@ impl<R: Resolve> Misses<R> {
     }
 
     /// Reads what the upstream said, keeps it, and decides what the clients get.
-    fn land(&self, block: &Block, zone: &Zone, ask: &Ask, result: Result<Vec<u8>, ForwardError>) -> Landing {
-        let response = match result {
-            Ok(response) => response,
+    fn land(&self, block: &Block, zone: &Zone, ask: &Ask, result: Result<Outcome, ForwardError>) -> Landing {
+        let (response, by, told) = match result {
+            Ok(Outcome::Reply { message, by, told }) => (message, by, told),
+            Ok(Outcome::Failed(error)) => {
+                error.iter().for_each(|error| ask.report(block, Rcode::SERVFAIL, error));
+                return Landing::Failed(Rcode::SERVFAIL, None);
+            }
             Err(ForwardError::NotForwarded) if block.whoami => return Landing::Whoami,
             Err(error) => {
                 let (rcode, told) = match error {
@@ -246,7 +252,7 @@ impl<R: Resolve> Misses<R> {
         key.set(&asked);
         let cached = block.cache.as_ref().filter(|cache| ask.shared && cache.covers(&key));
         let Some(cache) = cached else {
-            return Landing::Answer { answer, ttl: None };
+            return Landing::Answer { answer, ttl: None, by, told };
         };
         let now = self.clock.now();
         let kept = cache.insert(&key, &answer, lifetime, asked.dnssec_ok(), now, clock::unix_seconds());
@@ -255,7 +261,8 @@ impl<R: Resolve> Misses<R> {
             _ => CacheType::Success,
         };
         (0..kept.evicted).for_each(|_| zone.miss_shard.cache_eviction(cache_type));
-        Landing::Answer { answer, ttl: Some(kept.ttl) }
+        // The next one, from the cache, would not hear it.
+        Landing::Answer { answer, ttl: Some(kept.ttl), by, told: None }
     }
 
     /// Takes note that no answer came, or not in time.
