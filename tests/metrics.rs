@@ -42,6 +42,7 @@ coredns_forward_healthcheck_broken_total counter
 coredns_forward_max_concurrent_rejects_total counter
 coredns_health_request_duration_seconds histogram | 0.00025 0.0025 0.025 0.25 2.5 +Inf
 coredns_health_request_failures_total counter
+coredns_hosts_reload_timestamp_seconds gauge
 coredns_nodecache_setup_errors_total counter errortype
 coredns_panics_total counter
 coredns_plugin_enabled gauge name server view zone
