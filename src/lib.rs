@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! clock confinement json logging      leaves: anyone may use them
-//! metrics ready resident sockets
+//! metrics ready resident route_message sockets
 //! wire                             bytes: queries, answers, replies
 //! cache   forward   plugin         memory, upstreams, and what is done between; none knows another
 //! server                           joins cache and forward behind the sockets
@@ -35,6 +35,7 @@ pub mod node;
 pub mod plugin;
 pub mod ready;
 pub mod resident;
+pub mod route_message;
 pub mod server;
 pub mod sockets;
 pub mod wire;

@@ -14,10 +14,10 @@ use std::path::Path;
 use source::Source;
 
 /// What anyone may import.
-const LEAVES: [&str; 8] =
-    ["clock", "confinement", "json", "logging", "metrics", "ready", "resident", "sockets"];
+const LEAVES: [&str; 9] =
+    ["clock", "confinement", "json", "logging", "metrics", "ready", "resident", "route_message", "sockets"];
 /// What each module may import besides itself. Those that are not here may import anything.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("clock", &[]),
     ("confinement", &[]),
     ("json", &[]),
@@ -25,19 +25,20 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("metrics", &LEAVES),
     ("ready", &LEAVES),
     ("resident", &[]),
+    ("route_message", &[]),
     ("sockets", &LEAVES),
     ("wire", &[]),
     ("cache", &["wire", "clock"]),
     ("forward", &["wire"]),
     ("plugin", &["wire", "metrics"]),
     ("server", &["cache", "forward", "plugin", "wire", "clock", "metrics"]),
-    ("node", &[]),
+    ("node", &["route_message"]),
     // Of the server the batch alone: how datagrams are received and sent.
     ("guardian", &["node", "server", "clock", "resident", "sockets"]),
     ("admin", &["metrics", "ready"]),
     ("demo", &["json", "node"]),
     ("doctor", &["node", "json", "metrics"]),
-    ("config", &["wire", "cache", "forward", "plugin", "server", "node", "admin"]),
+    ("config", &["wire", "cache", "forward", "plugin", "server", "node", "admin", "route_message"]),
 ];
 /// Those that put the others together.
 const WIRING: [&str; 4] = ["app", "cli", "lib", "main"];

@@ -4,10 +4,11 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::route_message::RouteMessage;
 
 /// The kernel never sends a longer dump datagram (`NLMSG_GOODSIZE` is at most 32 KiB).
 const DATAGRAM: usize = 64 * 1024;
@@ -18,11 +19,11 @@ const DATAGRAM: usize = 64 * 1024;
 /// Fails with `NotFound` when there is no such interface, and as the netlink socket does.
 pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
     let index = index(name)?;
-    let addresses = dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let addresses = dump(RouteMessage::GetAddress(AddressMessage::default()))?;
     Ok(addresses
         .into_iter()
         .filter_map(|message| match message {
-            RouteNetlinkMessage::NewAddress(found) if found.header.index == index => own(&found),
+            RouteMessage::NewAddress(found) if found.header.index == index => own(&found),
             _ => None,
         })
         .collect())
@@ -30,11 +31,11 @@ pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
 
 /// The index of interface `name`. Fails as [`addresses`] does.
 pub fn index(name: &str) -> io::Result<u32> {
-    let links = dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let links = dump(RouteMessage::GetLink(LinkMessage::default()))?;
     links
         .into_iter()
         .find_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) if is_named(&link, name) => Some(link.header.index),
+            RouteMessage::NewLink(link) if is_named(&link, name) => Some(link.header.index),
             _ => None,
         })
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such interface"))
@@ -63,7 +64,7 @@ fn own(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
-fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+fn dump(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     // Takes an address of its own too; a worker may not `bind`.
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -86,9 +87,9 @@ fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
 }
 
 /// Takes the messages of one datagram; true at the end of the dump.
-fn read_datagram(mut bytes: &[u8], answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+fn read_datagram(mut bytes: &[u8], answers: &mut Vec<RouteMessage>) -> io::Result<bool> {
     while !bytes.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
+        let message = NetlinkMessage::<RouteMessage>::deserialize(bytes)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         // Messages are padded to four octets (NLMSG_ALIGN).
         let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);

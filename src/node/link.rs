@@ -7,14 +7,16 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::Error;
 use super::netlink::{self, Connection};
+
+use crate::route_message::RouteMessage;
 
 /// The alias (`ip link` shows it) by which a later process knows that Doorstep made the link.
 const MARK: &str = "doorstep";
@@ -111,7 +113,7 @@ impl Link {
     pub fn remove(&mut self) -> Result<bool, Error> {
         self.index = None;
         let mut connection = Connection::route().map_err(Error::InterfaceCheck)?;
-        let message = RouteNetlinkMessage::DelLink(self.by_name());
+        let message = RouteMessage::DelLink(self.by_name());
         match connection.request(&format!("delete link {}", self.name), message, 0) {
             Ok(_) => Ok(true),
             Err(e) if e.refusal() == Some(Errno::NODEV) => Ok(false),
@@ -126,10 +128,10 @@ impl Link {
     }
 
     fn find(&self, connection: &mut Connection) -> Result<Option<Found>, Error> {
-        let message = RouteNetlinkMessage::GetLink(self.by_name());
+        let message = RouteMessage::GetLink(self.by_name());
         match connection.request(&format!("read link {}", self.name), message, 0) {
             Ok(answer) => Ok(answer.into_iter().find_map(|object| match object {
-                RouteNetlinkMessage::NewLink(link) => Some(Found {
+                RouteMessage::NewLink(link) => Some(Found {
                     index: link.header.index,
                     ours: link.attributes.contains(&LinkAttribute::IfAlias(MARK.into())),
                 }),
@@ -160,9 +162,7 @@ impl Link {
         let mut message = self.by_name();
         message.attributes.push(LinkAttribute::IfAlias(MARK.into()));
         let operation = format!("mark link {}", self.name);
-        connection
-            .request(&operation, RouteNetlinkMessage::SetLink(message), 0)
-            .map_err(Error::InterfaceAdd)?;
+        connection.request(&operation, RouteMessage::SetLink(message), 0).map_err(Error::InterfaceAdd)?;
         Ok(true)
     }
 
@@ -171,16 +171,16 @@ impl Link {
         let mut message = self.by_name();
         let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
         message.attributes.push(info);
-        let message = RouteNetlinkMessage::NewLink(message);
+        let message = RouteMessage::NewLink(message);
         connection.request(&operation, message, NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
     }
 
     fn assigned(&self, connection: &mut Connection, index: u32) -> Result<Vec<Assigned>, Error> {
         let operation = format!("read the addresses of link {}", self.name);
-        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let message = RouteMessage::GetAddress(AddressMessage::default());
         let all = connection.dump(&operation, message).map_err(Error::InterfaceCheck)?;
         let on_this_link = all.into_iter().filter_map(|object| match object {
-            RouteNetlinkMessage::NewAddress(message) if message.header.index == index => assigned(message),
+            RouteMessage::NewAddress(message) if message.header.index == index => assigned(message),
             _ => None,
         });
         Ok(on_this_link.collect())
@@ -188,7 +188,7 @@ impl Link {
 
     fn add_address(&self, connection: &mut Connection, index: u32, address: IpAddr) -> Result<(), Error> {
         let operation = format!("add address {address} to link {}", self.name);
-        let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
+        let message = RouteMessage::NewAddress(address_message(index, address));
         match connection.request(&operation, message, NLM_F_CREATE | NLM_F_EXCL) {
             Ok(_) => Ok(()),
             Err(e) if e.refusal() == Some(Errno::EXIST) => Ok(()),
@@ -198,7 +198,7 @@ impl Link {
 
     fn delete_address(&self, connection: &mut Connection, present: &Assigned) -> Result<(), Error> {
         let operation = format!("delete address {} from link {}", present.address, self.name);
-        let message = RouteNetlinkMessage::DelAddress(present.message.clone());
+        let message = RouteMessage::DelAddress(present.message.clone());
         match connection.request(&operation, message, 0) {
             Ok(_) => Ok(()),
             Err(e) if e.refusal() == Some(Errno::ADDRNOTAVAIL) => Ok(()),

@@ -1,9 +1,10 @@
 //! All links of the calling thread's network namespace; nothing is changed.
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 use super::netlink::{Connection, Error};
+
+use crate::route_message::RouteMessage;
 
 /// A link.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,9 +23,9 @@ pub struct Listed {
 
 /// Reads them; needs no right.
 pub fn list() -> Result<Vec<Listed>, Error> {
-    let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let message = RouteMessage::GetLink(LinkMessage::default());
     Connection::route()?.dump_picked("list links", message, |object| match object {
-        RouteNetlinkMessage::NewLink(link) => Some(listed(link)),
+        RouteMessage::NewLink(link) => Some(listed(link)),
         _ => None,
     })
 }

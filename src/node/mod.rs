@@ -34,7 +34,6 @@ pub mod rules;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkAttribute;
 use rustix::io::Errno;
 use tracing::{info, warn};
@@ -48,6 +47,8 @@ use link::Link;
 use monitor::Change;
 use nftables::{Ownership, Table};
 use rules::RuleSet;
+
+use crate::route_message::RouteMessage;
 
 /// The node's state as this process wants it, and the means to get there.
 ///
@@ -315,14 +316,14 @@ impl Kept for Node {
 
     fn concerned_by(&self, change: Change<'_>) -> bool {
         match change {
-            Change::Route(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) => {
+            Change::Route(RouteMessage::NewLink(link) | RouteMessage::DelLink(link)) => {
                 let ours =
                     |a: &LinkAttribute| matches!(a, LinkAttribute::IfName(name) if name == self.link.name());
                 Some(link.header.index) == self.link.index() || link.attributes.iter().any(ours)
             }
-            Change::Route(
-                RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
-            ) => self.link.index().is_none_or(|index| address.header.index == index),
+            Change::Route(RouteMessage::NewAddress(address) | RouteMessage::DelAddress(address)) => {
+                self.link.index().is_none_or(|index| address.header.index == index)
+            }
             Change::Route(_) => false,
             Change::Rules { table, chain } => match self.backend {
                 Some(Backend::Nftables) => table == Some(nftables::TABLE),

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_netfilter::nftables::{ChainAttribute, NfTablesMessage, RuleAttribute, TableAttribute};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
-use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::net::netlink::NETFILTER;
 
 use super::netlink::{self, Error};
+
+use crate::route_message::RouteMessage;
 
 /// RTNLGRP_LINK (1), RTNLGRP_IPV4_IFADDR (5), RTNLGRP_IPV6_IFADDR (9).
 const ROUTE_GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 8;
@@ -30,7 +31,7 @@ pub struct Monitor {
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a> {
     /// To a link or an address.
-    Route(&'a RouteNetlinkMessage),
+    Route(&'a RouteMessage),
     /// To nftables, iptables-nft's tables included.
     Rules {
         /// The table.
@@ -58,7 +59,7 @@ impl Monitor {
     /// a node with many pods is little; what was lost (the socket overflowed) or cannot be decoded may.
     pub fn drain(&self, concerns: impl Fn(Change<'_>) -> bool) -> bool {
         let route = drain(&self.route, |datagram| {
-            netlink::messages::<RouteNetlinkMessage>(datagram).any(|message| {
+            netlink::messages::<RouteMessage>(datagram).any(|message| {
                 message.map_or(true, |message| match message.payload {
                     NetlinkPayload::InnerMessage(inner) => concerns(Change::Route(&inner)),
                     _ => false,

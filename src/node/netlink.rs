@@ -341,10 +341,10 @@ fn socket_error(operation: &str) -> impl Fn(Errno) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::RouteNetlinkMessage;
+    use crate::route_message::RouteMessage;
 
     fn read(datagram: &[u8]) -> Vec<bool> {
-        let found = messages::<RouteNetlinkMessage>(datagram);
+        let found = messages::<RouteMessage>(datagram);
         found.map(|message| message.is_ok()).collect()
     }
 
@@ -373,7 +373,7 @@ mod tests {
         let mut message = netlink_packet_route::link::LinkMessage::default();
         let name = "no-such-link-xy".to_owned();
         message.attributes = vec![netlink_packet_route::link::LinkAttribute::IfName(name)];
-        let error = connection.request("read it", RouteNetlinkMessage::GetLink(message), 0).unwrap_err();
+        let error = connection.request("read it", RouteMessage::GetLink(message), 0).unwrap_err();
         assert_eq!(error.refusal(), Some(Errno::NODEV));
         assert!(error.to_string().starts_with("read it: "), "{error}");
     }

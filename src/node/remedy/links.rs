@@ -1,11 +1,11 @@
 //! The links by which pods reach the node.
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use tracing::warn;
 
 use crate::node::Error;
 use crate::node::netlink::Connection;
+use crate::route_message::RouteMessage;
 
 /// Which links are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct PodLink {
 impl Selection {
     /// The selected links of the calling thread's namespace, by index.
     pub fn read(&self, connection: &mut Connection) -> Result<Vec<PodLink>, Error> {
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let request = RouteMessage::GetLink(LinkMessage::default());
         let all = connection.dump("list links", request).map_err(Error::InterfaceCheck)?;
         let mut found: Vec<PodLink> = all.iter().filter_map(|object| self.selected(object)).collect();
         found.sort();
@@ -40,12 +40,12 @@ impl Selection {
     }
 
     /// Whether `message` announces a selected link, or the end of one.
-    pub fn concerned_by(&self, message: &RouteNetlinkMessage) -> bool {
+    pub fn concerned_by(&self, message: &RouteMessage) -> bool {
         self.selected(message).is_some()
     }
 
-    fn selected(&self, message: &RouteNetlinkMessage) -> Option<PodLink> {
-        let (RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) = message else {
+    fn selected(&self, message: &RouteMessage) -> Option<PodLink> {
+        let (RouteMessage::NewLink(link) | RouteMessage::DelLink(link)) = message else {
             return None;
         };
         let name = link.attributes.iter().find_map(|a| match a {

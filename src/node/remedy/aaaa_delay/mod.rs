@@ -18,7 +18,6 @@ mod uplink;
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rustix::io::Errno;
 use tracing::info;
@@ -28,6 +27,7 @@ use super::{Refusal, Remedy};
 use crate::node::monitor::Change;
 use crate::node::netlink::{self, Connection};
 use crate::node::{Drift, Error, Kept};
+use crate::route_message::RouteMessage;
 use traffic::{CLSACT, EGRESS, Fate, Filter, INGRESS, ROOT};
 
 pub use classifier::{Instruction, program};
@@ -253,7 +253,7 @@ fn ensure_ifb(connection: &mut Connection) -> Result<(u32, usize), Error> {
         let mut message = ifb();
         let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]);
         message.attributes.push(info);
-        let request = RouteNetlinkMessage::NewLink(message);
+        let request = RouteMessage::NewLink(message);
         let operation = format!("create link {IFB} (module ifb)");
         match connection.request(&operation, request, NLM_F_CREATE | NLM_F_EXCL) {
             Err(e) if e.refusal() != Some(Errno::EXIST) => return Err(Error::InterfaceAdd(e)),
@@ -269,7 +269,7 @@ fn ensure_ifb(connection: &mut Connection) -> Result<(u32, usize), Error> {
         message.header.index = index;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
-        let request = RouteNetlinkMessage::SetLink(message);
+        let request = RouteMessage::SetLink(message);
         connection.request(&format!("set link {IFB} up"), request, 0).map_err(Error::InterfaceAdd)?;
         differed += 1;
     }
@@ -284,9 +284,9 @@ fn ifb() -> LinkMessage {
 
 /// Index, and whether it is up.
 fn find_ifb(connection: &mut Connection) -> Result<Option<(u32, bool)>, Error> {
-    match connection.request(&format!("read link {IFB}"), RouteNetlinkMessage::GetLink(ifb()), 0) {
+    match connection.request(&format!("read link {IFB}"), RouteMessage::GetLink(ifb()), 0) {
         Ok(answer) => Ok(answer.into_iter().find_map(|object| match object {
-            RouteNetlinkMessage::NewLink(link) => {
+            RouteMessage::NewLink(link) => {
                 Some((link.header.index, link.header.flags.contains(LinkFlags::Up)))
             }
             _ => None,
@@ -297,7 +297,7 @@ fn find_ifb(connection: &mut Connection) -> Result<Option<(u32, bool)>, Error> {
 }
 
 fn remove_ifb(connection: &mut Connection) -> Result<(), Error> {
-    match connection.request(&format!("delete link {IFB}"), RouteNetlinkMessage::DelLink(ifb()), 0) {
+    match connection.request(&format!("delete link {IFB}"), RouteMessage::DelLink(ifb()), 0) {
         Err(e) if e.refusal() != Some(Errno::NODEV) => Err(Error::InterfaceAdd(e)),
         _ => Ok(()),
     }

@@ -13,7 +13,6 @@ mod sources;
 use std::net::IpAddr;
 
 use netlink_packet_netfilter::nftables::InetHookNumber;
-use netlink_packet_route::RouteNetlinkMessage;
 use tracing::{info, warn};
 
 use super::{Cidr, Refusal, Remedy, chains};
@@ -21,6 +20,7 @@ use crate::node::iptables::{self, Family, Saved};
 use crate::node::monitor::Change;
 use crate::node::nftables::{BaseChain, Contents, Ownership, Table};
 use crate::node::{Backend, Drift, Error, Kept};
+use crate::route_message::RouteMessage;
 
 pub use rules::{Facts, Flow};
 pub use sources::{Found, Sources, virtual_dns_servers};
@@ -189,9 +189,9 @@ impl Kept for IpvsNotrack {
     /// kube-proxy puts ClusterIPs on `kube-ipvs0`: an address that comes or goes is its sign.
     fn concerned_by(&self, change: Change<'_>) -> bool {
         match change {
-            Change::Route(
-                RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
-            ) => matches!(address.header.prefix_len, 32 | 128),
+            Change::Route(RouteMessage::NewAddress(address) | RouteMessage::DelAddress(address)) => {
+                matches!(address.header.prefix_len, 32 | 128)
+            }
             Change::Route(_) => false,
             Change::Rules { table, .. } if self.backend == Backend::Nftables => table == Some(TABLE),
             Change::Rules { table, chain } => match chain {
