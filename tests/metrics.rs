@@ -42,6 +42,7 @@ coredns_forward_healthcheck_broken_total counter
 coredns_forward_max_concurrent_rejects_total counter
 coredns_health_request_duration_seconds histogram | 0.00025 0.0025 0.025 0.25 2.5 +Inf
 coredns_health_request_failures_total counter
+coredns_hosts_entries gauge hostsfile
 coredns_hosts_reload_timestamp_seconds gauge
 coredns_nodecache_setup_errors_total counter errortype
 coredns_panics_total counter
@@ -301,6 +302,7 @@ fn poke_everything(registry: &Registry) -> Registration {
 
     registry.gauge(&names::BUILD_INFO, ["0.1.0", "abc", ""]).set(1);
     registry.gauge(&names::PLUGIN_ENABLED, ["dns://:53", ".", "", "cache"]).set(1);
+    registry.gauge(&names::HOSTS_ENTRIES, ["/etc/hosts"]).set(2);
     registry.gauge(&names::RELOAD_VERSION_INFO, ["sha512", "00"]).set(1);
     registry.gauge(&names::LOOP_DETECTED, ["."]).set(0);
     let took = Duration::from_millis(3);
