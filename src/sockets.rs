@@ -125,15 +125,14 @@ impl Sockets {
         self.tcp.retain(|listen, _| wanted.contains(listen));
     }
 
-    /// Those of `addresses` at which somebody else has a UDP socket, too: with `SO_REUSEPORT` on both, and one
-    /// user for both, the kernel deals queries out between them.
-    pub fn shared(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    /// The addresses at which somebody else has a UDP socket on `port`. Where there is one here, too, with
+    /// `SO_REUSEPORT` on both and one user for both, the kernel deals queries out between them.
+    pub fn elsewhere(&self, port: u16) -> Vec<IpAddr> {
         let inode = |socket: &UdpSocket| rustix::fs::fstat(socket.as_fd()).ok().map(|status| status.st_ino);
         let ours: Vec<u64> = self.udp.values().filter_map(inode).collect();
         let mut open = open::udp();
-        open.retain(|socket| !ours.contains(&socket.inode));
-        let is_shared = |address: &&SocketAddr| open.iter().any(|socket| socket.address == **address);
-        addresses.iter().filter(is_shared).copied().collect()
+        open.retain(|socket| socket.address.port() == port && !ours.contains(&socket.inode));
+        open.iter().map(|socket| socket.address.ip().to_canonical()).collect()
     }
 
     fn has(&self, listen: &Listen) -> bool {
@@ -260,11 +259,12 @@ mod tests {
         let address = free_port();
         let mut sockets = Sockets::default();
         sockets.bind(&[listen(Role::DnsUdp, address)]).unwrap();
-        assert_eq!(sockets.shared(&[address]), []);
+        let nobody: [IpAddr; 0] = [];
+        assert_eq!(sockets.elsewhere(address.port()), nobody);
         let others = bind_udp(address).unwrap();
-        assert_eq!(sockets.shared(&[free_port(), address]), [address]);
+        assert_eq!(sockets.elsewhere(address.port()), [address.ip()]);
         drop(others);
-        assert_eq!(sockets.shared(&[address]), []);
+        assert_eq!(sockets.elsewhere(address.port()), nobody);
     }
 
     #[test]

@@ -374,6 +374,8 @@ fn hosts_are_read_as_coredns_reads_them() {
     assert_eq!((own.ttl, own.reverse, own.reload), (3600, true, Duration::from_secs(5)));
     // Those of the block.
     assert_eq!(own.zones.len(), 1);
+    let warnings = config(".:53 {\n hosts {\n 192.0.2.1 a..b c\n }\n}").warnings;
+    assert!(warnings.iter().any(|warning| warning.contains(":3: `a..b` is not a name")), "{warnings:#?}");
 }
 
 /// Each names what is wrong, where, and what would do.

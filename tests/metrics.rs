@@ -32,6 +32,7 @@ coredns_cache_misses_total counter server view zones
 coredns_cache_prefetch_total counter server view zones
 coredns_cache_requests_total counter server view zones
 coredns_cache_served_stale_total counter server view zones
+coredns_dns64_requests_translated_total counter server
 coredns_dns_do_requests_total counter server view zone
 coredns_dns_request_duration_seconds histogram server view zone | 0.00025 0.0005 0.001 0.002 0.004 0.008 0.016 0.032 0.064 0.128 0.256 0.512 1.024 2.048 4.096 8.192 +Inf
 coredns_dns_request_size_bytes histogram proto server view zone | 0 100 200 300 400 511 1023 2047 4095 8291 16000 32000 48000 64000 +Inf
@@ -53,6 +54,9 @@ coredns_proxy_healthcheck_failures_total counter proxy_name to
 coredns_proxy_request_duration_seconds histogram proxy_name rcode to | 0.00025 0.0005 0.001 0.002 0.004 0.008 0.016 0.032 0.064 0.128 0.256 0.512 1.024 2.048 4.096 8.192 +Inf
 coredns_reload_failed_total counter
 coredns_reload_version_info gauge hash value
+coredns_template_matches_total counter class server type view zone
+coredns_template_rr_failures_total counter class section server template type view zone
+coredns_template_template_failures_total counter class section server template type view zone
 doorstep_client_share_refusals_total counter
 doorstep_drift_repairs_total counter kind
 doorstep_dropped_packets_total counter reason
@@ -303,6 +307,13 @@ fn poke_everything(registry: &Registry) -> Registration {
     registry.gauge(&names::BUILD_INFO, ["0.1.0", "abc", ""]).set(1);
     registry.gauge(&names::PLUGIN_ENABLED, ["dns://:53", ".", "", "cache"]).set(1);
     registry.gauge(&names::HOSTS_ENTRIES, ["/etc/hosts"]).set(2);
+    let template = ["dns://:53", ".", "", "IN", "A"];
+    registry.counter(&names::TEMPLATE_MATCHES, template).inc();
+    let [server, zone, view, class, qtype] = template;
+    let failed = [server, zone, view, class, qtype, "answer", "{{.Name}} A {{.Zone}}"];
+    registry.counter(&names::TEMPLATE_FAILURES, failed).inc();
+    registry.counter(&names::TEMPLATE_RR_FAILURES, failed).inc();
+    registry.counter(&names::DNS64_TRANSLATED, [server]).inc();
     registry.gauge(&names::RELOAD_VERSION_INFO, ["sha512", "00"]).set(1);
     registry.gauge(&names::LOOP_DETECTED, ["."]).set(0);
     let took = Duration::from_millis(3);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 mod common;
+#[path = "node/leftovers.rs"]
+mod leftovers;
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
@@ -205,8 +207,13 @@ fn an_address_no_longer_wanted_goes_from_our_link() {
     isolated(|| {
         Node::new(nft(&[V4, VIP, V6])).ensure_link().unwrap();
         // A later process that was configured otherwise.
-        let changes = Node::new(nft(&[V4, "10.96.0.11"])).ensure_link().unwrap();
-        assert_eq!((changes.added, changes.removed), (1, 2));
+        let mut node = Node::new(nft(&[V4, "10.96.0.11"]));
+        let changes = node.ensure_link().unwrap();
+        assert_eq!((changes.added, changes.removed), (1, 0), "rules may still bring queries to the others");
+        assert!(addresses().contains(VIP));
+        assert_eq!(node.install_rules().unwrap(), 24);
+        assert_eq!(node.reconcile().addresses, 0, "whoever comes meanwhile may need them");
+        assert_eq!(node.ensure_link().unwrap().removed, 2);
         let shown = addresses();
         assert!(shown.contains(V4) && shown.contains("10.96.0.11"), "{shown}");
         assert!(!shown.contains(VIP) && !shown.contains(V6), "{shown}");
@@ -714,6 +721,7 @@ fn leftover_iptables_rules_go_once_nftables_carries_the_rules() {
                  -m comment --comment 'NodeLocal DNS Cache: of another version'");
         let mut node = node_on_lo(config(None, &[V4]));
         node.install_rules().unwrap();
+        node.remove_leftovers(&[]);
         assert_eq!(node.backend(), Some(Backend::Nftables));
         assert_eq!(iptables_rules_alone(), ["-A INPUT -s 192.0.2.0/24 -j DROP"]);
     });
@@ -725,7 +733,9 @@ fn a_leftover_table_goes_once_iptables_carries_the_rules() {
         let mut old = node_on_lo(nft(&[V4])).without_owner_flag();
         old.install_rules().unwrap();
         drop(old);
-        assert_eq!(node_on_lo(legacy(&[V4])).install_rules().unwrap(), 12);
+        let mut new = node_on_lo(legacy(&[V4]));
+        assert_eq!(new.install_rules().unwrap(), 12);
+        new.remove_leftovers(&[]);
         assert!(!run("nft list tables").contains("nodelocaldns"));
     });
 }
@@ -868,8 +878,8 @@ fn an_address_that_is_not_here_or_not_served_gets_no_rule() {
             assert!(!run("nft list tables").contains("nodelocaldns"));
             run(&format!("ip address add {V4} dev lo; ip address add {VIP} dev lo"));
             assert_eq!(node.install_rules().unwrap(), 24);
-            node.serve(&[ip(V4)]);
-            assert_eq!(node.install_rules().unwrap(), 12);
+            assert!(node.serve(&[ip(V4)]), "answers may be under way at the other");
+            assert_eq!((node.install_rules().unwrap(), node.forget_left().unwrap()), (6, 6));
             let listing = run("iptables-save; nft list ruleset");
             assert!(listing.contains(V4) && !listing.contains(VIP), "{listing}");
             assert!(node.teardown().is_empty());

@@ -1,4 +1,4 @@
-//! Datagrams by the batch, for the echo and the load client.
+//! Datagrams by the batch, for the echo, the relay and the load client.
 //!
 //! Not the server's own batch: a floor made of what it is to measure would sink with it.
 
@@ -15,12 +15,16 @@ pub const SLOTS: usize = 64;
 /// Octets of one; no message here is longer.
 const OCTETS: usize = 4096;
 
+/// Where a datagram came from.
+#[derive(Clone, Copy)]
+pub struct Peer(libc::sockaddr_storage, libc::socklen_t);
+
 /// Slots for datagrams. The kernel sees pointers into them only during a call made here.
 pub struct Datagrams {
     headers: Vec<libc::mmsghdr>,
     iovecs: Vec<libc::iovec>,
     buffers: Vec<[u8; OCTETS]>,
-    _peers: Vec<libc::sockaddr_storage>,
+    peers: Vec<libc::sockaddr_storage>,
     /// Slots whose lengths the last calls changed.
     dirty: usize,
 }
@@ -56,7 +60,7 @@ impl Datagrams {
                 header.msg_hdr.msg_namelen = PEER;
             }
         }
-        Datagrams { headers, iovecs, buffers, _peers: peers, dirty: 0 }
+        Datagrams { headers, iovecs, buffers, peers, dirty: 0 }
     }
 
     /// Takes what is there, up to [`SLOTS`]; waits for the first one only if the socket blocks.
@@ -104,6 +108,18 @@ impl Datagrams {
     pub fn fill(&mut self, slot: usize, len: usize) {
         self.iovecs[slot].iov_len = len.min(OCTETS);
         self.dirty = self.dirty.max(slot + 1);
+    }
+
+    /// Where the datagram in `slot` came from.
+    pub fn peer(&self, slot: usize) -> Peer {
+        Peer(self.peers[slot], self.headers[slot].msg_hdr.msg_namelen)
+    }
+
+    /// The first `len` octets of the room in `slot` are a datagram for `peer`.
+    pub fn fill_for(&mut self, slot: usize, len: usize, peer: Peer) {
+        self.peers[slot] = peer.0;
+        self.headers[slot].msg_hdr.msg_namelen = peer.1;
+        self.fill(slot, len);
     }
 
     /// Sends slots `start..end` and says how many the kernel took in one call.

@@ -8,7 +8,9 @@ mod measure;
 mod peers;
 mod plot;
 mod process;
+mod prompt;
 mod questions;
+mod relay;
 mod results;
 mod upstream;
 
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use measure::Extent;
-use peers::{DOORSTEP, ECHO, ECHO_SINGLE, OWN, Peer};
+use peers::{DOORSTEP, ECHO, FLOORS, OWN, Peer};
 use results::Results;
 use upstream::Upstream;
 
@@ -26,6 +28,8 @@ const USAGE: &str = "\
 usage: compare --doorstep FILE [--node-cache FILE] [--quick | --smoke] [--only NAME,...] [--out STEM]
        compare plot DATA.tsv PICTURE.svg
        compare echo ADDRESS:PORT BATCH
+       compare relay ADDRESS:PORT UPSTREAM:PORT
+       compare upstream ADDRESS:PORT
        compare load ADDRESS:PORT SECONDS [QUERIES/SECOND]";
 
 struct Options {
@@ -41,6 +45,8 @@ fn main() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["echo", address, batch] => serve_echo(address, batch),
+        ["relay", address, upstream] => serve_relay(address, upstream),
+        ["upstream", address] => serve_upstream(address),
         ["load", address, seconds] => drive(address, seconds, "0"),
         ["load", address, seconds, rate] => drive(address, seconds, rate),
         ["plot", data, picture] => plot(Path::new(data), Path::new(picture)),
@@ -88,13 +94,14 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     measure::idle_memory(&servers, &mut results);
     measure::hits(&servers, extent, &mut results)?;
     measure::filled_memory(&servers, &mut results)?;
-    measure::misses(&servers, extent, &mut results)?;
+    measure::misses(&servers, "miss", extent, &mut results)?;
     measure::flood(&servers, extent, &mut results)?;
     measure::flooded_memory(&servers, extent, &mut results)?;
     drop(servers);
+    measure::prompt_misses(&peers, extent, &mut results)?;
     measure::shapes(&options.doorstep, extent, &mut results)?;
     measure::threads(&options.doorstep, &upstream, extent, &mut results)?;
-    for peer in peers.iter().filter(|peer| peer.name != ECHO && peer.name != ECHO_SINGLE) {
+    for peer in peers.iter().filter(|peer| !FLOORS.contains(&peer.name)) {
         results.add("binary", peer.name, stripped_size(peer)? as f64 / f64::from(1 << 20), None);
     }
     println!("{}", results.to_table());
@@ -168,6 +175,14 @@ fn plot(data: &Path, picture: &Path) -> Result<(), Box<dyn Error>> {
 
 fn serve_echo(address: &str, batch: &str) -> Result<(), Box<dyn Error>> {
     Ok(echo::serve(address.parse()?, batch.parse()?)?)
+}
+
+fn serve_relay(address: &str, upstream: &str) -> Result<(), Box<dyn Error>> {
+    Ok(relay::serve(address.parse()?, upstream.parse()?)?)
+}
+
+fn serve_upstream(address: &str) -> Result<(), Box<dyn Error>> {
+    Ok(prompt::serve(address.parse()?)?)
 }
 
 /// The load client alone, for a server that somebody else started.

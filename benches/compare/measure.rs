@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::fleet::Server;
 use crate::load::{Load, Outcome};
-use crate::peers::{self, DOORSTEP, ECHO, ECHO_SINGLE, Peer};
+use crate::peers::{self, DOORSTEP, ECHO, ECHO_SINGLE, FLOORS, Peer, RELAY};
+use crate::prompt::Prompt;
 use crate::questions::{Cycle, Fresh, Shape, WARM, Watch};
 use crate::results::{Results, median};
 use crate::upstream::Upstream;
@@ -56,11 +57,11 @@ pub fn start(peers: &[Peer], upstream: &Upstream, extent: Extent, results: &mut 
 
 /// CPU and latency of hits.
 pub fn hits(servers: &[Server], extent: Extent, results: &mut Results) -> io::Result<()> {
-    let names: Vec<&str> = servers.iter().map(|server| server.name).collect();
+    let names: Vec<&str> = answering(servers).map(|server| server.name).collect();
     let mut rounds: [Vec<Vec<f64>>; 5] = Default::default();
     for _ in 0..extent.rounds {
         let mut round: [Vec<f64>; 5] = Default::default();
-        for server in servers {
+        for server in answering(servers) {
             server.fill(&mut Cycle::warm(Shape::A), 2 * WARM as u64)?;
             let load = server.closed_loop(extent.seconds);
             let (outcome, cpu) = server.measure(load, &mut Cycle::warm(Shape::A))?;
@@ -85,27 +86,45 @@ pub fn hits(servers: &[Server], extent: Extent, results: &mut Results) -> io::Re
 }
 
 /// CPU of misses, every name new, and how many are lost.
-pub fn misses(servers: &[Server], extent: Extent, results: &mut Results) -> io::Result<()> {
-    let mut rounds = Vec::new();
+pub fn misses(servers: &[Server], measure: &str, extent: Extent, results: &mut Results) -> io::Result<()> {
+    // The floor first: ratios are to it.
+    let relay = servers.iter().filter(|server| server.name == RELAY);
+    let servers: Vec<&Server> = relay.chain(caches(servers)).collect();
+    let names: Vec<&str> = servers.iter().map(|server| server.name).collect();
+    let (mut cpu, mut lost) = (Vec::new(), vec![Vec::new(); servers.len()]);
     for round in 0..extent.rounds {
         let mut numbers = Vec::new();
-        for server in caches(servers) {
+        for (server, lost) in servers.iter().zip(&mut lost) {
             let load = Load { window: 2048, ..server.paced(MISS_PACE, extent.seconds) };
             let (outcome, cpu) = server.measure(load, &mut Fresh::new(&format!("miss{round}-")))?;
-            numbers.push((cpu, outcome.lost() * 100.0));
+            numbers.push(cpu);
+            lost.push(outcome.lost() * 100.0);
         }
-        rounds.push(numbers);
+        cpu.push(numbers);
     }
-    for (at, server) in caches(servers).enumerate() {
-        results.add("miss", server.name, median(rounds.iter().map(|round| round[at].0).collect()), None);
-        results.add("miss_lost", server.name, median(rounds.iter().map(|round| round[at].1).collect()), None);
+    results.add_rounds(measure, &names, &cpu);
+    for (name, lost) in names.iter().zip(lost) {
+        results.add(&format!("{measure}_lost"), name, median(lost), None);
     }
     Ok(())
 }
 
+/// Misses again, of servers whose upstream sends each answer at once.
+pub fn prompt_misses(peers: &[Peer], extent: Extent, results: &mut Results) -> io::Result<()> {
+    let upstream = Prompt::start()?;
+    let mut servers = Vec::new();
+    for peer in peers.iter().filter(|peer| ![ECHO, ECHO_SINGLE].contains(&peer.name)) {
+        match Server::start(peer, upstream.address) {
+            Ok(server) => servers.push(server),
+            Err(error) => eprintln!("compare: {}: {error}", peer.name),
+        }
+    }
+    misses(&servers, "prompt_miss", extent, results)
+}
+
 /// What a flood of unique names does to the working set.
 pub fn flood(servers: &[Server], extent: Extent, results: &mut Results) -> io::Result<()> {
-    for server in servers {
+    for server in answering(servers) {
         let mut watch = Watch::warm();
         server.fill(&mut watch, 2 * WARM as u64)?;
         let seconds = 2.0 * extent.seconds;
@@ -113,7 +132,7 @@ pub fn flood(servers: &[Server], extent: Extent, results: &mut Results) -> io::R
         watch.flood(FLOOD);
         let load = Load { window: 2048, ..server.paced(WARM_PACE * (FLOOD + 1) as f64, seconds) };
         let during = load.run(&mut watch)?;
-        if !is_echo(server) {
+        if !FLOORS.contains(&server.name) {
             results.add("flood_hit_ratio", server.name, watch.hit_ratio(), None);
         }
         let ratio = during.percentile(0.99) / before.percentile(0.99);
@@ -124,7 +143,7 @@ pub fn flood(servers: &[Server], extent: Extent, results: &mut Results) -> io::R
 
 /// Memory before anything was asked but one name.
 pub fn idle_memory(servers: &[Server], results: &mut Results) {
-    servers.iter().for_each(|server| put_memory("pss_idle", server, results));
+    answering(servers).for_each(|server| put_memory("pss_idle", server, results));
 }
 
 /// Memory with a full cache's worth of names.
@@ -230,9 +249,10 @@ fn put_memory(measure: &str, server: &Server, results: &mut Results) {
 }
 
 fn caches(servers: &[Server]) -> impl Iterator<Item = &Server> {
-    servers.iter().filter(|server| !is_echo(server))
+    servers.iter().filter(|server| !FLOORS.contains(&server.name))
 }
 
-fn is_echo(server: &Server) -> bool {
-    [ECHO, ECHO_SINGLE].contains(&server.name)
+/// All but the relay, which keeps nothing.
+fn answering(servers: &[Server]) -> impl Iterator<Item = &Server> {
+    servers.iter().filter(|server| server.name != RELAY)
 }

@@ -35,17 +35,22 @@ const MEGABYTES: usize = 10;
 pub const ECHO: &str = "echo";
 /// The echo with one datagram to a system call.
 pub const ECHO_SINGLE: &str = "echo, singly";
+/// The floor of a miss.
+pub const RELAY: &str = "relay";
 /// Ours.
 pub const DOORSTEP: &str = "doorstep";
 /// Those that are always measured.
-pub const OWN: [&str; 3] = [ECHO, ECHO_SINGLE, DOORSTEP];
+pub const OWN: [&str; 4] = [ECHO, ECHO_SINGLE, RELAY, DOORSTEP];
+/// Those that show what the machine takes, and are no DNS servers.
+pub const FLOORS: [&str; 3] = [ECHO, ECHO_SINGLE, RELAY];
 
-/// The echoes and Doorstep.
+/// The floors and Doorstep.
 pub fn own(doorstep: &Path) -> io::Result<Vec<Peer>> {
-    let echo = std::env::current_exe()?;
+    let compare = std::env::current_exe()?;
     Ok(vec![
-        Peer { name: ECHO, program: echo.clone(), configure: |site| Ok(bare_echo(site, 64)) },
-        Peer { name: ECHO_SINGLE, program: echo, configure: |site| Ok(bare_echo(site, 1)) },
+        Peer { name: ECHO, program: compare.clone(), configure: |site| Ok(bare_echo(site, 64)) },
+        Peer { name: ECHO_SINGLE, program: compare.clone(), configure: |site| Ok(bare_echo(site, 1)) },
+        Peer { name: RELAY, program: compare, configure: |site| Ok(bare_relay(site)) },
         doorstep_with(doorstep, DOORSTEP, |site| ours(site, "", "")),
     ])
 }
@@ -123,6 +128,10 @@ fn words(line: &str) -> Vec<String> {
 
 fn bare_echo(site: &Site, batch: usize) -> Vec<String> {
     vec!["echo".to_owned(), site.listen.to_string(), batch.to_string()]
+}
+
+fn bare_relay(site: &Site) -> Vec<String> {
+    vec!["relay".to_owned(), site.listen.to_string(), site.upstream.to_string()]
 }
 
 /// Doorstep does not look for one of its kind to take over from; node-cache has no flag for that.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::peers::{DOORSTEP, ECHO, ECHO_SINGLE};
+use crate::peers::{DOORSTEP, FLOORS};
 use crate::results::Results;
 
 /// A row of bars.
@@ -70,7 +70,7 @@ fn draw(out: &mut String, panel: &Panel, results: &Results, servers: &[&str]) {
         let bar = (WIDTH - LABEL - NUMBER) * number / longest;
         let class = match *server {
             DOORSTEP => "d",
-            ECHO | ECHO_SINGLE => "e",
+            floor if FLOORS.contains(&floor) => "e",
             _ => "o",
         };
         let _ = writeln!(
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn every_number_has_its_bar() {
         let mut results = Results::default();
-        results.add_rounds("hit_closed", &[ECHO, DOORSTEP, "unbound"], &[vec![4.0, 4.4, 8.0]]);
+        results.add_rounds("hit_closed", &["echo", DOORSTEP, "unbound"], &[vec![4.0, 4.4, 8.0]]);
         let svg = svg(&results);
         assert_eq!(svg.matches("<rect").count(), 3);
         assert!(

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Measures in the table's order: key, label, unit, digits after the point.
-pub const MEASURES: [(&str, &str, &str, usize); 22] = [
+pub const MEASURES: [(&str, &str, &str, usize); 24] = [
     ("hit_closed", "CPU per hit, closed loop", "µs", 2),
     ("hit_closed_rate", "hits a second, closed loop", "k/s", 0),
     ("hit_paced", "CPU per hit at 20 000/s", "µs", 2),
@@ -11,6 +11,8 @@ pub const MEASURES: [(&str, &str, &str, usize); 22] = [
     ("hit_paced_p99", "p99 at 20 000/s", "µs", 0),
     ("miss", "CPU per miss at 8 000/s", "µs", 1),
     ("miss_lost", "misses lost or failed", "%", 2),
+    ("prompt_miss", "CPU per miss, upstream without Nagle", "µs", 1),
+    ("prompt_miss_lost", "such misses lost or failed", "%", 2),
     ("flood_hit_ratio", "warm names' hit ratio in a flood", "", 3),
     ("flood_p99", "warm names' p99: flood over before", "×", 2),
     ("pss_idle", "Pss, idle", "MiB", 1),
@@ -34,7 +36,7 @@ pub struct Record {
     pub measure: String,
     pub server: String,
     pub value: f64,
-    /// Over the echo's, round by round; the median.
+    /// Over the floor's, round by round; the median.
     pub ratio: Option<f64>,
 }
 
@@ -79,10 +81,10 @@ impl Results {
         servers
     }
 
-    /// Tab-separated: measure, unit, server, value, ratio to the echo.
+    /// Tab-separated: measure, unit, server, value, ratio to the floor: the echo, or of misses the relay.
     pub fn to_tsv(&self) -> String {
         let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
-        text.push_str("measure\tunit\tserver\tvalue\tover_echo\n");
+        text.push_str("measure\tunit\tserver\tvalue\tover_floor\n");
         for Record { measure, server, value, ratio } in &self.records {
             let unit = MEASURES.iter().find(|(key, ..)| key == measure).map_or("", |(_, _, unit, _)| unit);
             let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.4}"));
@@ -108,7 +110,7 @@ impl Results {
         Some(results)
     }
 
-    /// A line per measure, a column per server; in parentheses the ratio to the echo.
+    /// A line per measure, a column per server; in parentheses the ratio to the floor.
     pub fn to_table(&self) -> String {
         let servers = self.servers();
         let mut text = self.notes.iter().map(|note| format!("{note}\n")).collect::<String>();

@@ -122,6 +122,7 @@ pub fn zone(registry: &Registry, name: &str, cases: &[&Case], stale: bool) -> Ar
         shard: shard(registry, name),
         miss_shard: shard(registry, name),
         local: None,
+        server: String::new(),
         siblings: Weak::new(),
     })
 }

@@ -12,6 +12,7 @@ mod environment;
 mod expanded;
 mod inspection;
 mod plan;
+mod relays;
 mod reload;
 pub mod remedy;
 mod threads;

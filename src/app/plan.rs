@@ -124,6 +124,7 @@ impl Plan {
                     shard: shard(writer),
                     miss_shard: shard(MISS_WRITER),
                     local: Some(address.ip()).filter(|ip| !ip.is_unspecified()),
+                    server: server.clone(),
                     siblings: siblings.clone(),
                 }));
             }
@@ -159,9 +160,11 @@ impl Plan {
     }
 
     fn caches(&self) -> impl Iterator<Item = (String, &Cache)> {
+        let configs = self.blocks.iter().map(|planned| &planned.config);
+        let heritage = move |config| heritage(config, configs.clone());
         self.blocks
             .iter()
-            .filter_map(|planned| Some((heritage(&planned.config), planned.block.cache.as_deref()?)))
+            .filter_map(move |planned| Some((heritage(&planned.config), planned.block.cache.as_deref()?)))
     }
 
     /// The loop probes to send, one for each block that wants to know.
@@ -221,16 +224,22 @@ fn new_block(id: BlockId, config: &server::Block, registry: &Registry) -> io::Re
 }
 
 /// Whose cache a block may go on with: that of one with the same zones, and the same steps below the cache, for
-/// what these once said is no longer true when they change.
-fn heritage(config: &server::Block) -> String {
-    let zones: Vec<String> = config.zones.iter().map(|(zone, _)| zone.to_string()).collect();
+/// what these once said is no longer true when they change. Where several of `blocks` have its zones, at the same
+/// addresses, too.
+fn heritage<'c>(config: &'c server::Block, blocks: impl Iterator<Item = &'c server::Block>) -> String {
+    let names = |block: &'c server::Block| block.zones.iter().map(|(zone, _)| zone);
+    let is_alone = blocks.filter(|block| names(block).eq(names(config))).count() == 1;
+    let zones: Vec<String> = names(config).map(Name::to_string).collect();
     let steps = config.steps.fingerprint();
-    if steps.is_empty() {
+    if steps.is_empty() && is_alone {
         return zones.join(",");
     }
     // The same in every process of a build.
     let mut hasher = DefaultHasher::new();
     steps.hash(&mut hasher);
+    if !is_alone {
+        config.zones.iter().for_each(|(_, addresses)| addresses.hash(&mut hasher));
+    }
     format!("{} {:016x}", zones.join(","), hasher.finish())
 }
 

@@ -144,6 +144,9 @@ impl Threads {
     /// TCP connections, which they may use for as long as these are open.
     pub async fn drain(self, linger: bool) {
         let start = Instant::now();
+        if !linger && let Some((_, streams)) = &self.serving {
+            streams.gather_answers();
+        }
         while self.is_busy() && start.elapsed() < DRAIN
             || linger && self.has_connections() && start.elapsed() < LINGER
         {

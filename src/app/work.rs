@@ -24,7 +24,7 @@ use super::environment::NodeEnvironment;
 use super::plan::Plan;
 use super::reload::Reloader;
 use super::threads::Threads;
-use super::{expanded, inspection};
+use super::{expanded, inspection, relays};
 use crate::admin::{self, Admin, Endpoint};
 use crate::cli::{Args, EXIT_CONFIG};
 use crate::clock;
@@ -169,7 +169,8 @@ impl Running {
         Ok(Standing {
             health_port: self.args.health_port.or(self.config.health_port),
             lameduck: lameduck.unwrap_or_default(),
-            relays: relays(&self.config),
+            relays: relays::upstreams(&self.config.server.blocks),
+            unrelayed: relays::unrelayed(&self.config.server.blocks),
             caches: self.threads.plan_served().map_or(Ok(Vec::new()), Plan::share_caches)?,
         })
     }
@@ -308,20 +309,6 @@ fn readable(guardian: &Channel) -> io::Result<UnixStream> {
     // Shared by all copies of the socket: from here on `receive` does not wait either.
     socket.set_nonblocking(true)?;
     UnixStream::from_std(socket)
-}
-
-/// Where queries go while no worker stands. The first block of the stock Corefile is the cluster's,
-/// and kube-dns answers for all others, too.
-fn relays(config: &Config) -> Vec<SocketAddr> {
-    let forwards = config.server.blocks.iter().flat_map(|block| &block.forwards);
-    let plain = forwards.flat_map(|forward| &forward.to).filter(|target| !target.tls);
-    let mut relays = Vec::new();
-    for target in plain {
-        if !relays.contains(&target.address) {
-            relays.push(target.address);
-        }
-    }
-    relays
 }
 
 fn new_registry() -> Registry {

@@ -14,6 +14,9 @@ use crate::node::Backend;
 /// node-cache's `-syncinterval` as it is meant.
 const SYNC_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Octets of an interface's name at most: `IFNAMSIZ` without its end.
+const INTERFACE_NAME: usize = 15;
+
 const SUBCOMMANDS: &str = "\
 Subcommands:
   check [COREFILE]   Say what a configuration means, or list its mistakes
@@ -42,7 +45,7 @@ pub struct Flags {
     /// Create the interface and keep the addresses on it
     #[arg(long = "setupinterface", value_name = SWITCH, default_value = "true", value_parser = parse_bool, action = ArgAction::Set)]
     pub setup_interface: bool,
-    /// Name of the interface
+    /// Name of the interface, 15 octets at most
     #[arg(long = "interfacename", value_name = "NAME", default_value = "nodelocaldns")]
     interface: String,
     /// Keep connection tracking away from the cache
@@ -75,7 +78,7 @@ pub struct Flags {
     /// Port of the health check, for the rules; the Corefile's unless given
     #[arg(long = "health-port", value_name = "PORT")]
     health_port: Option<u16>,
-    /// Where the process's own metrics are served
+    /// Where the process's own metrics are served; empty: nowhere
     #[arg(long = "metrics-listen-address", value_name = "ADDRESS", default_value = "0.0.0.0:9353", value_parser = listen)]
     metrics_addresses: Listen,
     /// What __PROMETHEUS__ENDPOINT__ in the template becomes
@@ -123,6 +126,13 @@ impl Flags {
         let mut warnings = Vec::from_iter(self.sync_interval.warning);
         if self.corefile.is_some() {
             warnings.push("-corefile has no effect, as in node-cache; use -conf".to_owned());
+        }
+        if self.setup_interface && !is_interface_name(&self.interface) {
+            return Err(CliError::usage(format!(
+                "invalid value '{}' for '-interfacename <NAME>': an interface's name has at most 15 octets, and no \
+                 blank, '/', ':' or '%'; write a shorter one, such as the default nodelocaldns",
+                self.interface
+            )));
         }
         // Go cannot tell an empty value from none.
         let path = |text: Option<String>| text.filter(|text| !text.is_empty()).map(PathBuf::from);
@@ -174,6 +184,12 @@ pub fn local_ips(text: &str) -> Result<Vec<IpAddr>, CliError> {
     Ok(found)
 }
 
+/// Whether the kernel makes an interface of this name (`dev_valid_name`). A `%` it would take for a pattern.
+fn is_interface_name(name: &str) -> bool {
+    let refused = |octet: u8| octet.is_ascii_whitespace() || octet == 0x0b || b"/:%".contains(&octet);
+    (1..=INTERFACE_NAME).contains(&name.len()) && ![".", ".."].contains(&name) && !name.bytes().any(refused)
+}
+
 pub fn backend(text: &str) -> Result<RulesBackend, String> {
     Ok(RulesBackend(match text {
         "auto" => None,
@@ -183,7 +199,11 @@ pub fn backend(text: &str) -> Result<RulesBackend, String> {
     }))
 }
 
+/// Empty, node-cache listens on a port of the kernel's choice, which nobody can know.
 fn listen(text: &str) -> Result<Listen, String> {
+    if text.is_empty() {
+        return Ok(Listen(Vec::new()));
+    }
     let found = listen_addresses(text).map(Listen);
     found.ok_or_else(|| "write IP:PORT, [IPV6]:PORT or :PORT".to_owned())
 }

@@ -86,6 +86,7 @@ fn what_is_refused() {
     fails("-localip 169.254.20.10,", 64, "remove the comma");
     fails("-localip 169.254.20", 64, "invalid localip specified - \"169.254.20\"");
     fails("-localip __PILLAR__LOCAL__DNS__", 64, "placeholder");
+    fails("-localip ::1 -interfacename nodelocaldns0123", 2, "at most 15 octets");
     fails("check a b", 2, "check does not take `b`");
     fails("teardown now", 2, "teardown does not take");
 }
@@ -156,6 +157,22 @@ fn flags_without_effect_warn() {
     assert_eq!(args("-localip ::1 -corefile x").warnings.len(), 1);
 }
 
+/// The kernel refuses these (`dev_valid_name`), or takes `%d` for a number of its choice.
+#[test]
+fn names_that_no_interface_can_have() {
+    for name in ["nodelocaldns0123", "äöüäöüäö", "a/b", "a:b", "a%d", ".", ".."] {
+        fails(&format!("-localip ::1 -interfacename {name}"), 2, "-interfacename");
+        fails(&format!("-localip ::1 -interfacename {name} teardown"), 2, "-interfacename");
+        // Nothing is made by that name then, and node-cache starts as well.
+        assert_eq!(
+            args(&format!("-localip ::1 -interfacename {name} -setupinterface=false")).interface,
+            name
+        );
+    }
+    fails("-localip ::1 -interfacename=", 2, "-interfacename");
+    assert_eq!(args("-localip ::1 -interfacename nodelocaldns012").interface.len(), 15);
+}
+
 #[test]
 fn the_health_port_of_the_rules() {
     assert_eq!(args("-localip ::1").node().health_port, 8080);
@@ -163,7 +180,8 @@ fn the_health_port_of_the_rules() {
 }
 
 #[test]
-fn hand_over_can_be_turned_off() {
+fn hand_over_and_own_metrics_can_be_turned_off() {
+    assert_eq!(args("-localip ::1 -metrics-listen-address=").metrics_addresses, []);
     assert_eq!(args("-localip ::1 -handover=").handover, None);
     assert_eq!(args("-localip ::1 -handover /x").handover, Some("/x".into()));
 }

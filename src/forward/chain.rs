@@ -1,25 +1,20 @@
 //! The `forward` directives of one server block, in order.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::Config;
+use super::config::{ClientTransport, Config};
 use super::directive::Directive;
 use super::directory::Directory;
 use super::error::{Error, ForwardError};
-use super::exchange::DEADLINE;
 use super::message::{self, Query};
 use super::metrics::Metrics;
 
-/// How the client's query came, which is how it goes on unless the directive says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientTransport {
-    /// In a datagram.
-    Udp,
-    /// On a connection, TLS included.
-    Tcp,
-}
+/// A query ends within this, with an answer or an error: CoreDNS takes 5 s, which is when stub
+/// resolvers stop listening.
+pub const DEADLINE: Duration = Duration::from_millis(3900);
 
 /// The directives of a block with their live upstreams: connections, health, estimates.
 ///

@@ -73,6 +73,15 @@ pub enum Transport {
     PreferUdp,
 }
 
+/// How the client's query came, which is how it goes on unless the directive says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientTransport {
+    /// In a datagram.
+    Udp,
+    /// On a connection, TLS included.
+    Tcp,
+}
+
 /// The order in which upstreams are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::dial::Stream;
 use super::error::Reason;
+use super::flow::Flow;
 use super::frame::FrameWriter;
 use super::latency::MIN_PATIENCE;
 use super::message;
@@ -33,6 +34,8 @@ use in_flight::{Delivery, InFlight};
 
 /// Octets waiting to be written at most.
 const MAX_OUTBOX: usize = 1 << 20;
+/// A peer that owes an answer and is silent for longer is busy with something slow, if it answers in order.
+pub(super) const BUSY: Duration = Duration::from_millis(5);
 /// Frames nobody asked for, in a row, that a peer may send.
 const MAX_STRAYS: u32 = 256;
 
@@ -71,6 +74,10 @@ pub(super) struct Remote {
     pub(super) max_queries: Option<u64>,
     /// When an answer last came before that to an earlier query on the same connection.
     pub(super) overtaken: Cell<Option<Instant>>,
+    /// How fast its answers come.
+    pub(super) flow: Flow,
+    /// When an answer last came for which the peer had been silent for more than [`BUSY`].
+    pub(super) slow: Cell<Option<Instant>>,
     pub(super) random: Rc<Random>,
     pub(super) metrics: Rc<dyn Metrics>,
 }

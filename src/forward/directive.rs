@@ -9,8 +9,7 @@ use tokio::time::Instant;
 
 use super::alarms::Alarms;
 use super::budget::Budget;
-use super::chain::ClientTransport;
-use super::config::{Config, Tls, Transport};
+use super::config::{ClientTransport, Config, Tls, Transport};
 use super::directory::Directory;
 use super::error::{Error, ForwardError};
 use super::exchange::{Entrant, Exchange};
@@ -75,7 +74,8 @@ impl Directive {
         };
         let mut entrants = Entrant::all(self);
         self.hedges.earn();
-        Exchange::new(self, query, datagram, &mut entrants, now..deadline)?.run().await
+        let mut exchange = Exchange::new(self, query, datagram, &mut entrants, now..deadline)?;
+        exchange.run().await
     }
 
     /// Counts a query in, unless `max_concurrent` are.

@@ -24,16 +24,18 @@ use super::directive::Directive;
 use super::error::{Failure, ForwardError, Reason};
 use super::health::Health;
 use super::message::{self, Query};
+use super::metrics::Protocol;
 use super::policy;
 use super::upstream::{Attempt, Tally, Upstream};
 use attempts::Attempts;
 
-/// A query ends within this, with an answer or an error: CoreDNS takes 5 s, which is when stub
-/// resolvers stop listening.
-pub const DEADLINE: Duration = Duration::from_millis(3900);
 /// An upstream that cannot be connected to is tried again, after a pause, for this long: the next
 /// connection to a Service may reach a backend that is alive.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A datagram without an answer for this long is taken to be lost, and sent again whatever hedges may cost:
+/// CoreDNS does so after 2 s.
+const LOSS: Duration = Duration::from_secs(1);
 
 /// The attempts of one query; see the [module](self).
 pub(super) struct Exchange<'a> {
@@ -189,7 +191,7 @@ impl<'a> Exchange<'a> {
                 None if wake_at == hedge_at => {
                     self.suspect_the_silent();
                     hedges += 1;
-                    (wanted, hedging) = (self.may_hedge(), true);
+                    (wanted, hedging) = (self.may_hedge(wake_at), true);
                     hedge_at = self.hedge_at(wake_at, hedges);
                 }
                 None => {}
@@ -303,17 +305,24 @@ impl<'a> Exchange<'a> {
 
     /// Whether a second message is worth its cost. An upstream that answers others is slow on this
     /// name, most likely; those that answer nobody are gone, and then no saving is due.
-    fn may_hedge(&self) -> bool {
+    fn may_hedge(&self, now: Instant) -> bool {
         let is_gone = self
             .entrants
             .iter()
             .all(|entrant| entrant.progress.get().asked_at.is_none_or(|at| entrant.is_silent_since(at)));
-        let may = is_gone || self.directive.hedges.spend();
+        let may = is_gone || self.is_lost(now) || self.directive.hedges.spend();
         if !may {
             let to = self.entrants[self.last_asked].upstream.address();
             self.directive.metrics.hedge_withheld(to);
         }
         may
+    }
+
+    /// Whether the query may never have reached an upstream: nobody sends a datagram again for us.
+    fn is_lost(&self, now: Instant) -> bool {
+        let Entrant { upstream, progress, .. } = &self.entrants[self.last_asked];
+        upstream.protocol(self.datagram) == Protocol::Udp
+            && progress.get().asked_at.is_some_and(|at| now >= at + LOSS)
     }
 
     fn timed_out(&mut self) -> Result<Vec<u8>, ForwardError> {

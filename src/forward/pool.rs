@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Connection, Remote};
+use super::connection::{BUSY, Connection, Remote};
 use super::dial::{Dial, Stream};
 use super::error::{Failure, Operation, Reason};
 use super::latency::MIN_PATIENCE;
@@ -30,18 +30,16 @@ const MAX_CONNECTIONS: usize = 4;
 /// itself: so many names of a second each may be asked for in a second.
 const MAX_TOTAL: usize = 64;
 /// Queries in flight on a connection whose answers are flowing, before the next one is used.
-const FLOWING: usize = 16;
+const FLOWING: usize = 32;
 /// A connection is flowing if an answer came within this: longer than the thread rests between two turns under
 /// load.
-const FRESH: Duration = Duration::from_micros(1500);
-/// A peer that owes an answer and is silent for longer is busy with something slow, if it answers in order.
-const BUSY: Duration = Duration::from_millis(5);
+const FRESH: Duration = Duration::from_micros(2600);
 /// A peer that let one answer overtake another will do so again, for this long at least. So will one that was busy.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Nor is it tested again before that.
 const TEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a query that would have to go behind something slow waits for a connection of its own.
-const SPREAD_PATIENCE: Duration = Duration::from_millis(20);
+const SPREAD_PATIENCE: Duration = Duration::from_millis(50);
 /// The age at which a connection is replaced, a quarter more or less.
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// Connections are not replaced faster. Under load they wear out sooner, and then each minute has a
@@ -77,8 +75,6 @@ pub(super) struct Pool {
     serial: Cell<u64>,
     /// When the peer was last tested for answering in order.
     tested: Cell<Option<Instant>>,
-    /// When the peer was last heard after it had been busy.
-    slow: Cell<Option<Instant>>,
     /// When a connection was last replaced for its age.
     renewed: Cell<Instant>,
     /// Since when a connect is under way: there is never more than one.
@@ -102,7 +98,6 @@ impl Pool {
             connections: RefCell::default(),
             serial: Cell::new(0),
             tested: Cell::new(None),
-            slow: Cell::new(None),
             renewed: Cell::new(Instant::now()),
             connecting: Cell::new(None),
             waiters: RefCell::default(),
@@ -117,14 +112,24 @@ impl Pool {
     /// A connection to send one query on: an unused one, a new one, or the least loaded one.
     ///
     /// One whose peer has been silent for `patience` although it owes an answer is avoided.
-    pub(super) async fn acquire(self: &Rc<Pool>, need: Need, patience: Duration, now: Instant) -> Outcome {
-        self.patience.set(patience);
+    pub(super) async fn acquire(
+        self: &Rc<Pool>,
+        need: Need,
+        patience: impl FnOnce() -> Duration,
+        now: Instant,
+    ) -> Outcome {
         if let Some(flowing) = self.flowing(need, now) {
             self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
             return Ok(flowing);
         }
+        // In a box, or each of the queries in flight would carry the room for it.
+        Box::pin(self.find(need, patience(), now)).await
+    }
+
+    /// As [`Pool::acquire`], where there is something to think about.
+    async fn find(self: &Rc<Pool>, need: Need, patience: Duration, now: Instant) -> Outcome {
+        self.patience.set(patience);
         self.prune(now);
-        self.note_slowness();
         let need = self.tightened(need, now);
         let Some(best) = self.choose(need, patience, now) else {
             return match need.alive_since {
@@ -137,7 +142,7 @@ impl Pool {
             self.connect(now);
         }
         self.test_order(now);
-        if best.load() == 0 || flows(&best, now) || !self.may_spread(now) {
+        if best.load() == 0 || self.flows(&best, now) || !self.may_spread(now) {
             self.remote.metrics.connection_reused(self.remote.to, self.remote.protocol);
             return Ok(best);
         }
@@ -156,7 +161,8 @@ impl Pool {
             return None;
         }
         let connections = self.connections.borrow();
-        let flowing = connections.iter().find(|connection| flows(connection, now) && connection.is_open())?;
+        let flowing =
+            connections.iter().find(|connection| self.flows(connection, now) && connection.is_open())?;
         let stays = now < self.renewed.get() + RENEWAL || !flowing.is_aged(now);
         stays.then(|| Rc::clone(flowing))
     }
@@ -204,7 +210,7 @@ impl Pool {
                 && need.avoid != Some(connection.serial())
                 && need.alive_since.is_none_or(|then| connection.was_heard_since(then))
         });
-        let load = |connection: &Connection| if flows(connection, now) { 0 } else { connection.load() };
+        let load = |connection: &Connection| if self.flows(connection, now) { 0 } else { connection.load() };
         // Where life matters the latest sign of it counts: an idle connection may have died since its own.
         let proof = |connection: &Connection| need.alive_since.and(Some(Reverse(connection.heard())));
         // Equals go to the first, so that the others get idle and expire.
@@ -290,16 +296,20 @@ impl Pool {
     /// next is taken to be so, too: what comes in one burst would else be behind it before that shows.
     fn is_busy(&self, connection: &Connection, now: Instant) -> bool {
         let lately = |at: Option<Instant>| at.is_some_and(|at| now < at + REMEMBERED);
-        let was_slow = || connection.lag() > BUSY || connection.is_untried() && lately(self.slow.get());
+        let was_slow =
+            || connection.lag() > BUSY || connection.is_untried() && lately(self.remote.slow.get());
         (connection.silence(now) > BUSY || connection.load() > 0 && was_slow())
             && !lately(self.remote.overtaken.get())
     }
 
-    /// Remembers when a connection was last heard after it had been busy.
-    fn note_slowness(&self) {
-        let connections = self.connections.borrow();
-        let slow = connections.iter().filter(|connection| connection.lag() > BUSY);
-        self.slow.set(self.slow.get().max(slow.filter_map(|connection| connection.heard()).max()));
+    /// Whether a query on `connection` will not wait for long although others are before it. Under load,
+    /// queries that share a connection share its writes and reads; a slow one among them stops the flow,
+    /// and the next query goes elsewhere. An answer that took long is no sign that the next will not.
+    fn flows(&self, connection: &Connection, now: Instant) -> bool {
+        connection.load() < FLOWING
+            && connection.heard_within(FRESH, now)
+            && connection.lag() <= BUSY
+            && self.remote.flow.is_fast(now)
     }
 
     fn open(&self, stream: Box<dyn Stream>) -> Rc<Connection> {
@@ -321,13 +331,6 @@ impl Drop for Pool {
             connection.retire();
         }
     }
-}
-
-/// Whether a query on `connection` will not wait for long although others are before it. Under load,
-/// queries that share a connection share its writes and reads; a slow one among them stops the flow,
-/// and the next query goes elsewhere. An answer that took long is no sign that the next will not.
-fn flows(connection: &Connection, now: Instant) -> bool {
-    connection.load() < FLOWING && connection.heard_within(FRESH, now) && connection.lag() <= BUSY
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::datagram::Datagrams;
 use super::dial::{Dial, dialer};
 use super::edns::EdnsMemory;
 use super::error::{Error, Failure, Operation, Reason};
+use super::flow::Flow;
 use super::health::{Health, HealthState};
 use super::latency::Latency;
 use super::message::{self, Query};
@@ -147,6 +148,8 @@ impl Upstream {
             // A TLS handshake costs a thousand queries.
             max_queries: tls.is_none().then_some(MAX_QUERIES),
             overtaken: Cell::default(),
+            flow: Flow::default(),
+            slow: Cell::default(),
             random: Rc::clone(random),
             metrics: Rc::clone(metrics),
         };
@@ -285,7 +288,7 @@ impl Upstream {
     /// A connection for one message, which `tally` counts unless there is none.
     async fn connection(&self, tally: &Tally, now: Instant) -> Result<Rc<Connection>, Attempt> {
         tally.dialling.set(tally.dialling.get() + 1);
-        let acquired = self.pool.acquire(tally.need(), self.patience(now), now).await;
+        let acquired = self.pool.acquire(tally.need(), || self.patience(now), now).await;
         tally.dialling.set(tally.dialling.get() - 1);
         acquired.map_err(|unconnected| {
             tally.hand_back();

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::counts::{Counts, what};
-use crate::node::{self, Config, Event, Node, Reconciler};
+use crate::node::{self, Backend, Config, Event, Node, Reconciler};
 use crate::resident;
 
 /// Link and rules of this process. What was not undone before is undone on drop, so that a failed
@@ -15,10 +15,15 @@ pub struct Host {
     interval: Duration,
     keep: bool,
     served: Vec<IpAddr>,
+    /// Whether there are rules for answers at addresses that are served no more.
+    leaves: bool,
     /// Whether anything was done that could be undone. What is there otherwise is another process's.
     touched: bool,
     /// Whether the link was not there before.
     created: bool,
+    local: Vec<IpAddr>,
+    /// Who carries the rules; `None` before there were any.
+    backend: Option<Backend>,
     state: State,
 }
 
@@ -35,7 +40,7 @@ enum State {
 impl Host {
     /// Wants what `config` says; `keep`: leave it at the end (`-skipteardown`).
     pub fn new(config: Config, keep: bool, counts: Counts) -> Host {
-        let interval = config.sync_interval;
+        let (interval, local) = (config.sync_interval, config.local_ips.clone());
         let state = if may_change_the_node(&config, &counts) {
             let node = Node::new(config);
             // With the owner flag the kernel would take the rules away when this process ends.
@@ -43,7 +48,18 @@ impl Host {
         } else {
             State::Gone
         };
-        Host { counts, interval, keep, served: Vec::new(), touched: false, created: false, state }
+        Host {
+            counts,
+            interval,
+            keep,
+            served: Vec::new(),
+            leaves: false,
+            touched: false,
+            created: false,
+            local,
+            backend: None,
+            state,
+        }
     }
 
     /// Makes the link and its addresses. A failure is logged and counted; the watch will try again.
@@ -57,23 +73,53 @@ impl Host {
         }
     }
 
-    /// Sees to it that there are rules for exactly those local addresses that are in `served`, and
-    /// watches over them. Only to be called with addresses that a worker answers on.
+    /// Sees to it that rules bring queries here for exactly those local addresses that are in `served`, and watches
+    /// over them. Only to be called with addresses that a worker answers on. Answers at those that were left go
+    /// untracked as before until [`Host::forget_left`].
+    ///
+    /// With `elsewhere`, the addresses at which somebody else answers, what others left goes, save rules for those.
     ///
     /// Returns the socket that owns the nftables table, if there is one: whoever answers holds it, too.
-    pub fn intercept(&mut self, served: &[IpAddr], health_port: Option<u16>) -> Option<OwnedFd> {
+    pub fn intercept(
+        &mut self,
+        served: &[IpAddr],
+        health_port: Option<u16>,
+        elsewhere: Option<&[IpAddr]>,
+    ) -> Option<OwnedFd> {
         let mut node = self.unwatched()?;
         self.served = served.to_vec();
-        node.serve(served);
+        self.leaves = node.serve(served);
         if let Some(port) = health_port {
             node.set_health_port(port);
         }
-        if let Err(error) = node.install_rules() {
-            report(&self.counts, &error);
+        // The rules first: addresses of a process before that are not wanted any more go then.
+        let rules = node.install_rules().err();
+        let link = elsewhere.and_then(|_| node.ensure_link().err());
+        rules.iter().chain(&link).for_each(|error| report(&self.counts, error));
+        self.backend = node.backend();
+        if let Some(elsewhere) = elsewhere {
+            node.remove_leftovers(elsewhere);
         }
         let lease = shared_lease(&node);
         self.watch(node);
         lease
+    }
+
+    /// Nobody answers any more where the last [`Host::intercept`] was not to bring queries to.
+    pub fn forget_left(&mut self) {
+        if !std::mem::take(&mut self.leaves) {
+            return;
+        }
+        let watched = matches!(self.state, State::Watched(_));
+        let Some(mut node) = self.unwatched() else { return };
+        if let Err(error) = node.forget_left() {
+            report(&self.counts, &error);
+        }
+        if watched {
+            self.watch(node);
+        } else {
+            self.state = State::Idle(node);
+        }
     }
 
     fn watch(&mut self, node: Node) {
@@ -144,61 +190,84 @@ impl Host {
             State::Disowned(node) => {
                 self.state = State::Idle(node);
                 self.ensure_link();
-                self.intercept(&self.served.clone(), None);
+                self.intercept(&self.served.clone(), None, None);
             }
             other => self.state = other,
         }
     }
 
-    /// Looks at once at what a process of the same kind has done to link and rules at its end, and removes what it
-    /// left.
-    pub fn survive_another(&mut self) {
+    /// Looks at once at what a process of the same kind has done to link and rules, and removes what it left, save
+    /// rules for addresses in `elsewhere`: there somebody else answers.
+    pub fn survive_another(&mut self, elsewhere: &[IpAddr]) {
         if let Some(node) = self.unwatched() {
-            node.remove_leftovers();
+            node.remove_leftovers(elsewhere);
             self.watch(node);
         }
     }
 
-    /// Takes nothing away that another process needs which answers at the same addresses. Returns whether there
-    /// is anything to leave to it.
-    pub fn leave_to_another(&mut self) -> bool {
-        // A start that came to nothing takes its own link away again.
-        let only_made = self.created && self.served.is_empty();
-        if self.keep || !self.touched || only_made {
-            return false;
+    /// Removes what a process left that came and went unseen. Its rules are none of those that are watched here.
+    pub fn tidy(&self, elsewhere: &[IpAddr]) {
+        if self.backend == Some(Backend::Nftables)
+            && let Err(error) = node::leftovers::remove_nft(elsewhere)
+        {
+            tracing::debug!("leftover node-cache rules stay: {error}");
         }
-        let Some(mut node) = self.unwatched() else { return false };
-        node.leave_to_another();
-        self.state = State::Idle(node);
-        true
     }
 
     /// Brings no more queries here, so that kube-proxy's path serves them, while what has come is answered as
-    /// before.
-    pub fn release(&mut self) {
+    /// before. Rules of iptables for addresses in `elsewhere` stay: they are somebody else's, too.
+    pub fn release(&mut self, elsewhere: &[IpAddr]) {
+        let shared = self.shared(elsewhere);
         let Some(mut node) = self.unwatched() else { return };
-        if !self.keep
-            && self.touched
-            && let Err(error) = node.release()
-        {
-            report(&self.counts, &error);
+        if !self.keep && self.touched {
+            let outcome = if shared.is_empty() || self.backend == Some(Backend::Nftables) {
+                node.release()
+            } else {
+                node.retain_rules(&shared)
+            };
+            if let Err(error) = outcome {
+                report(&self.counts, &error);
+            }
         }
         self.state = State::Idle(node);
     }
 
     /// Takes away what is left: rules, then the link. Call [`Host::release`] first, and this once nobody answers
-    /// any more.
-    pub fn undo(&mut self) {
+    /// any more. `elsewhere` tells where somebody else does.
+    ///
+    /// Of the link and rules of iptables nothing goes that such a process needs, which has the same ones:
+    /// node-cache, once somebody has gone back to it. What one left that is gone goes, too.
+    pub fn undo(&mut self, elsewhere: impl Fn() -> Vec<IpAddr>) {
         let Some(mut node) = self.unwatched() else { return };
-        if !self.keep && self.touched {
-            node.teardown().iter().for_each(|error| report(&self.counts, error));
+        if self.keep || !self.touched {
+            return;
         }
+        // A start that came to nothing takes its own link away again.
+        let only_made = self.created && self.served.is_empty();
+        let others = elsewhere();
+        let shared = self.shared(&others);
+        let errors: Vec<node::Error> = match self.backend {
+            _ if only_made || shared.is_empty() => node.teardown(),
+            Some(Backend::Nftables) => node.remove_rules().err().into_iter().collect(),
+            _ => node.retain_rules(&shared).and_then(|_| node.forget_left()).err().into_iter().collect(),
+        };
+        errors.iter().for_each(|error| report(&self.counts, error));
+        self.tidy(&others);
+        // Nobody can bind an address that is gone: who has one now has had it before.
+        if let Err(error) = node.give_back(&self.shared(&elsewhere())) {
+            report(&self.counts, &error);
+        }
+    }
+
+    /// Those of the local addresses that are in `elsewhere`.
+    fn shared(&self, elsewhere: &[IpAddr]) -> Vec<IpAddr> {
+        self.local.iter().copied().filter(|ip| elsewhere.contains(ip)).collect()
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.undo();
+        self.undo(Vec::new);
     }
 }
 

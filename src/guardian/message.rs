@@ -45,6 +45,8 @@ pub struct Standing {
     pub lameduck: Duration,
     /// Where queries go while no worker stands, the best first.
     pub relays: Vec<SocketAddr>,
+    /// Addresses it serves whose queries wait meanwhile, for what an upstream says there may be wrong.
+    pub unrelayed: Vec<SocketAddr>,
     /// Its caches.
     pub caches: Vec<CacheFile>,
 }
@@ -222,6 +224,7 @@ impl Message {
                 health_port: fields.one("health-port")?,
                 lameduck: Duration::from_millis(fields.one("lameduck-ms")?.unwrap_or(0)),
                 relays: fields.all("relay")?,
+                unrelayed: fields.all("unrelayed")?,
                 caches: fields.caches,
             }),
             "pulse" => Message::Pulse,
@@ -266,6 +269,7 @@ impl Standing {
         }
         out.line("lameduck-ms", &self.lameduck.as_millis().to_string());
         self.relays.iter().for_each(|relay| out.line("relay", &relay.to_string()));
+        self.unrelayed.iter().for_each(|address| out.line("unrelayed", &address.to_string()));
         out.caches(&self.caches);
     }
 }

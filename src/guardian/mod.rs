@@ -109,6 +109,7 @@ struct Guardian<'a> {
     counts: Counts,
     relay: Option<Relay>,
     relays: Vec<SocketAddr>,
+    unrelayed: Vec<SocketAddr>,
     /// Of the worker that answered last.
     caches: Vec<CacheFile>,
     /// Of the worker that fell quiet last, until the next has them.
@@ -161,6 +162,7 @@ impl<'a> Guardian<'a> {
             counts,
             relay: None,
             relays: Vec::new(),
+            unrelayed: Vec::new(),
             caches: Vec::new(),
             totals: None,
             lameduck_ms: 0,
@@ -310,9 +312,13 @@ impl<'a> Guardian<'a> {
         let Some(worker) = self.workers.remove(&id) else { return };
         let pid = worker.pid();
         let status = worker.bury();
-        if let Some(status) = status.filter(|status| !status.success()) {
+        // The first one says itself why it cannot begin.
+        let explained = matches!(self.machine.state(), State::Starting { .. })
+            && status.is_some_and(|s| s.code().is_some());
+        if let Some(status) = status.filter(|status| !status.success() && !explained) {
             tracing::error!("worker {pid} ended: {status}");
         }
+        self.forget_left();
         let code = status.and_then(|status| status.code());
         self.pending.push_back(Event::Ended(id, code));
     }
@@ -351,13 +357,13 @@ impl<'a> Guardian<'a> {
             return self.tell(id, &Message::Refused(self.refusal.clone()));
         }
         let mut listens = needed.to_vec();
-        self.neighbour.missing.clear();
+        self.neighbour.missed.clear();
         for &listen in optional {
             match self.sockets.bind(&[listen]) {
                 Ok(()) => listens.push(listen),
                 Err(errors) => {
                     errors.iter().for_each(|error| tracing::error!("-metrics-listen-address: {error}"));
-                    self.neighbour.missing.push(listen);
+                    self.neighbour.missed.push(listen);
                 }
             }
         }

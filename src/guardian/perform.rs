@@ -1,6 +1,8 @@
 //! Doing what the state machine says.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 
 use super::counts::what;
 use super::message::Message;
@@ -8,8 +10,12 @@ use super::relay::Relay;
 use super::state::{Action, Cause, Event, Id};
 use super::worker::Worker;
 use super::{Guardian, Outcome};
+use crate::node;
 use crate::resident;
 use crate::sockets::{Listen, Role};
+
+/// Why queries are not relayed.
+const STEPS: &str = "for the Corefile does more there than to forward them";
 
 impl Cause {
     fn label(self) -> &'static str {
@@ -67,10 +73,7 @@ impl Guardian<'_> {
                     let _ = successor.send(&Message::Quiet { totals });
                 }
             }
-            Action::Release => {
-                self.spare_the_neighbour();
-                self.host.release();
-            }
+            Action::Release => self.release(),
             Action::End(status) => self.end(status),
         }
     }
@@ -100,14 +103,22 @@ impl Guardian<'_> {
             health_port = standing.health_port;
             self.lameduck_ms = standing.lameduck.as_millis().try_into().unwrap_or(u64::MAX);
             self.relays = std::mem::take(&mut standing.relays);
+            self.unrelayed = std::mem::take(&mut standing.unrelayed);
             self.caches = std::mem::take(&mut standing.caches);
         }
-        // Rules of addresses that are left go before the worker that answers there does.
-        let lease = self.host.intercept(&self.served(&listens), health_port);
+        // At an address that is left, rules for queries go before the worker that answers there does, those for
+        // answers after it.
+        let elsewhere = (!self.announced).then(|| self.elsewhere());
+        let lease = self.host.intercept(&self.served(&listens), health_port, elsewhere.as_deref());
+        self.forget_left();
         self.sockets.retain(&listens);
         self.tell(id, &Message::Counts(self.counts.all()));
         self.tell(id, &Message::Serve { lease });
         self.refusal.clear();
+        self.neighbour.missing = std::mem::take(&mut self.neighbour.missed);
+        for ip in absent(&listens) {
+            tracing::warn!("{ip} is no address of this node: nobody is answered there until it is");
+        }
         if !self.announced {
             self.announced = true;
             self.announce();
@@ -115,6 +126,13 @@ impl Guardian<'_> {
                 // It may have been there when the worker was told so.
                 self.tell(id, &Message::CatchUp { totals: None });
             }
+        }
+    }
+
+    /// Where only a worker that has ended answered, answers need no rules any more.
+    pub(super) fn forget_left(&mut self) {
+        if self.workers.len() <= 1 {
+            self.host.forget_left();
         }
     }
 
@@ -138,23 +156,39 @@ impl Guardian<'_> {
                 "no worker stands, and there is no upstream without TLS to relay queries to"
             );
         }
+        let relayed = self.sockets.listens().into_iter().filter(|listen| self.is_relayed(listen));
+        let relayed: Vec<Listen> = relayed.collect();
+        if relayed.is_empty() {
+            return tracing::error!("no worker stands: queries wait for the next one, {STEPS}");
+        }
         let started = self
-            .relay_sockets()
+            .relay_sockets(&relayed)
             .and_then(|(udp, tcp)| Relay::start(udp, tcp, self.relays.clone(), self.counts.clone()));
         match started {
             Ok(relay) => {
                 tracing::error!("no worker stands: queries are relayed to {}, uncached", self.relays[0]);
+                for address in &self.unrelayed {
+                    tracing::error!("those to {address} wait for the next one, {STEPS}");
+                }
                 self.relay = Some(relay);
             }
             Err(error) => tracing::error!("no worker stands, and queries cannot be relayed: {error}"),
         }
     }
 
-    fn relay_sockets(&self) -> io::Result<(Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>)> {
+    /// Whether an upstream's answer at `listen` is what a worker would have said. Where it may not be, queries wait
+    /// in the socket for the next worker.
+    fn is_relayed(&self, listen: &Listen) -> bool {
+        listen.role != Role::Http && !self.unrelayed.contains(&listen.address)
+    }
+
+    fn relay_sockets(
+        &self,
+        relayed: &[Listen],
+    ) -> io::Result<(Vec<std::net::UdpSocket>, Vec<std::net::TcpListener>)> {
         let of = |role| move |listen: &&Listen| listen.role == role;
-        let listens = self.sockets.listens();
-        let udp = listens.iter().filter(of(Role::DnsUdp)).map(|listen| self.sockets.udp(listen));
-        let tcp = listens.iter().filter(of(Role::DnsTcp)).map(|listen| self.sockets.tcp(listen));
+        let udp = relayed.iter().filter(of(Role::DnsUdp)).map(|listen| self.sockets.udp(listen));
+        let tcp = relayed.iter().filter(of(Role::DnsTcp)).map(|listen| self.sockets.tcp(listen));
         Ok((udp.collect::<io::Result<_>>()?, tcp.collect::<io::Result<_>>()?))
     }
 
@@ -164,13 +198,13 @@ impl Guardian<'_> {
             // Nothing was taken over: all is still the predecessor's.
             self.host.disown();
         }
-        self.spare_the_neighbour();
-        self.host.release();
+        self.release();
         self.relay = None;
         std::mem::take(&mut self.workers).into_values().for_each(|worker| {
             worker.bury();
         });
-        self.host.undo();
+        let (sockets, port) = (&self.sockets, self.config.node.dns_port);
+        self.host.undo(|| sockets.elsewhere(port));
         if let Some(path) =
             self.config.pid_file.as_ref().filter(|_| self.announced && !self.host.is_disowned())
         {
@@ -181,4 +215,10 @@ impl Guardian<'_> {
         }
         self.outcome = Some(Outcome::Exit(status));
     }
+}
+
+/// Addresses that are bound although nobody has them yet.
+fn absent(listens: &[Listen]) -> BTreeSet<IpAddr> {
+    let all = listens.iter().map(|listen| listen.address.ip());
+    all.filter(|ip| !ip.is_unspecified() && !node::is_on_this_node(*ip)).collect()
 }

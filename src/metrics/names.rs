@@ -142,6 +142,16 @@ families! {
         "Addresses of names and names of addresses in a hosts file and its block.";
     HOSTS_RELOAD_TIMESTAMP: Gauge, NodeCache, "coredns_hosts_reload_timestamp_seconds" []
         "When the hosts file that was read last was written, seconds since 1970.";
+    TEMPLATE_MATCHES: Counter, NodeCache, "coredns_template_matches_total" ["server" "zone" "view" "class" "type"]
+        "Queries that a template answers.";
+    TEMPLATE_FAILURES: Counter, NodeCache, "coredns_template_template_failures_total"
+        ["server" "zone" "view" "class" "type" "section" "template"]
+        "Records of templates of which an expression had no value.";
+    TEMPLATE_RR_FAILURES: Counter, NodeCache, "coredns_template_rr_failures_total"
+        ["server" "zone" "view" "class" "type" "section" "template"]
+        "Texts made by templates that are no records.";
+    DNS64_TRANSLATED: Counter, NodeCache, "coredns_dns64_requests_translated_total" ["server"]
+        "Queries for IPv6 addresses for which dns64 looked for IPv4 addresses.";
 
     CACHE_ENTRIES: Gauge, NodeCache, "coredns_cache_entries" ["server" "type" "zones" "view"]
         "Answers held by the cache.";

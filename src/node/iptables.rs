@@ -3,6 +3,7 @@
 mod saved;
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tracing::info;
@@ -152,21 +153,23 @@ pub(super) fn delete(family: Family, select: impl Fn(&Saved) -> Vec<SavedRule>) 
     }
 }
 
-/// Deletes, in one family, whatever carries node-cache's comment. Returns how many there were.
+/// Deletes, in one family, whatever carries node-cache's comment and is not for an address in `elsewhere`: there
+/// somebody else answers. Returns how many there were.
 ///
 /// Its own rules go in one transaction. Those that some other version made go one at a time: one that cannot be
 /// deleted must not keep the others.
-pub fn remove_commented(family: Family) -> Result<usize, Error> {
+pub fn remove_commented(family: Family, elsewhere: &[IpAddr]) -> Result<usize, Error> {
     let program = family.program("");
-    if read(family)?.commented().next().is_none() {
+    if read(family)?.leftovers(elsewhere).next().is_none() {
         return Ok(0);
     }
-    let shaped = |saved: &Saved| saved.commented().filter(|rule| rule.ours().is_some()).cloned().collect();
+    let shaped =
+        |saved: &Saved| saved.leftovers(elsewhere).filter(|rule| rule.ours().is_some()).cloned().collect();
     // What this refuses is tried again below.
     let mut deleted = delete(family, shaped).unwrap_or(0);
     let mut first_failure = None;
     let failed = |message: String| Error::Failed { program: program.clone(), message };
-    for rule in read(family)?.commented() {
+    for rule in read(family)?.leftovers(elsewhere) {
         let mut tool = iptables::new(family == Family::V6).map_err(|e| failed(e.to_string()))?;
         // The crate would wait for the xtables lock without end, and its `exists` and `list` take every
         // failure for "no such rule": hence our own wait, and the exit status.

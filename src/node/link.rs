@@ -69,11 +69,11 @@ impl Link {
         self.index
     }
 
-    /// Creates what is missing. On a link that Doorstep made, addresses that are not wanted go.
+    /// Creates what is missing. On a link that Doorstep made, addresses that are not wanted go if `surplus_goes`.
     ///
     /// Every address is tried; the first failure is returned. All addresses can be bound at once;
     /// the local route of an IPv6 one follows within milliseconds, from a work queue of the kernel.
-    pub fn ensure(&mut self) -> Result<Changes, Error> {
+    pub fn ensure(&mut self, surplus_goes: bool) -> Result<Changes, Error> {
         let mut connection = Connection::route().map_err(Error::InterfaceCheck)?;
         let mut changes = Changes::default();
         let link = match self.find(&mut connection)? {
@@ -88,7 +88,7 @@ impl Link {
         let mut first_failure = None;
         for present in &assigned {
             let wanted = self.addresses.contains(&present.address);
-            let surplus = link.ours && !wanted && !is_link_local_v6(present.address);
+            let surplus = surplus_goes && link.ours && !wanted && !is_link_local_v6(present.address);
             if !(surplus || wanted && !present.usable) {
                 continue;
             }

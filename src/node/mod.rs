@@ -8,6 +8,7 @@
 //! | `nftables` | the rules in a table that dies with its owner |
 //! | `iptables` | the rules as node-cache writes them |
 //! | `detect` | which of the two |
+//! | `leftovers` | what a killed node-cache left |
 //! | `reconcile` | the thread that compares and repairs; `monitor` wakes it |
 //! | `remedy` | cures for nodes where the cache does not stand on the pods' way |
 //! | `capability` | what this process may do at all |
@@ -22,6 +23,7 @@ pub mod conntrack;
 pub mod detect;
 mod error;
 pub mod iptables;
+pub mod leftovers;
 pub mod link;
 pub mod links;
 pub mod monitor;
@@ -58,6 +60,7 @@ pub struct Node {
     config: Config,
     /// Addresses that a listener answers on; only for these are there rules.
     served: Vec<IpAddr>,
+    left: Vec<IpAddr>,
     link: Link,
     backend: Option<Backend>,
     table: Option<Table>,
@@ -80,6 +83,7 @@ impl Node {
     pub fn new(config: Config) -> Node {
         Node {
             served: config.local_ips.clone(),
+            left: Vec::new(),
             link: Link::new(&config.interface, &config.local_ips),
             backend: None,
             table: None,
@@ -114,8 +118,8 @@ impl Node {
         self.backend
     }
 
-    /// Makes the link and its addresses, and from now on keeps them. Without `-setupinterface`
-    /// nothing happens.
+    /// Makes the link and its addresses, and from now on keeps them. Once there are rules of ours, addresses go that
+    /// a process before left and that are not wanted. Without `-setupinterface` nothing happens.
     ///
     /// An error leaves what could be done done, and the rest to [`Node::reconcile`].
     pub fn ensure_link(&mut self) -> Result<link::Changes, Error> {
@@ -123,12 +127,27 @@ impl Node {
             return Ok(link::Changes::default());
         }
         self.link_wanted = true;
-        self.link.ensure()
+        // Until then, those of a process before may bring queries to addresses that are not wanted any more.
+        let rules_are_ours = self.rules_wanted != Wanted::Nothing || !self.config.setup_rules;
+        self.link.ensure(rules_are_ours)
     }
 
-    /// Says which of the local addresses a listener answers on: all, unless told otherwise.
-    pub fn serve(&mut self, addresses: &[IpAddr]) {
-        self.served = self.config.local_ips.iter().filter(|ip| addresses.contains(ip)).copied().collect();
+    /// Says which of the local addresses a listener answers on: all, unless told otherwise. Those that are left
+    /// keep the rules for answers until [`Node::forget_left`]; returns whether there are any.
+    pub fn serve(&mut self, addresses: &[IpAddr]) -> bool {
+        let served = self.config.local_ips.iter().filter(|ip| addresses.contains(ip)).copied().collect();
+        let before = std::mem::replace(&mut self.served, served);
+        if self.rules_wanted != Wanted::Nothing {
+            self.left.extend(before);
+        }
+        self.left.retain(|ip| !self.served.contains(ip));
+        !self.left.is_empty()
+    }
+
+    /// Removes the rules for answers at addresses where nobody answers any more. Returns how many there were.
+    pub fn forget_left(&mut self) -> Result<usize, Error> {
+        let none = std::mem::take(&mut self.left).is_empty() || self.rules_wanted == Wanted::Nothing;
+        if none { Ok(0) } else { self.write_rules() }
     }
 
     /// The port of the health check, for the rules.
@@ -142,7 +161,7 @@ impl Node {
     /// Only addresses that are served and are on this node get rules: a rule for any other would send
     /// its packets past DNAT to nobody.
     ///
-    /// The first time, the backend is chosen, and what another backend left goes once ours are in.
+    /// The first time, the backend is chosen; [`Node::remove_leftovers`] is for what another backend left.
     pub fn install_rules(&mut self) -> Result<usize, Error> {
         if !self.config.setup_rules {
             return Ok(0);
@@ -166,25 +185,17 @@ impl Node {
             );
         }
         self.backend = Some(choice.backend);
-        let installed = self.write_rules()?;
-        self.remove_leftovers();
-        Ok(installed)
+        self.write_rules()
     }
 
-    /// Removes what node-cache, or this program with the other backend, left of such rules where ours are not.
-    /// A failure is logged.
-    pub fn remove_leftovers(&self) {
+    /// Removes what node-cache, or this program with the other backend, left of such rules where ours are not, save
+    /// rules for `elsewhere`: addresses that another process answers at. A failure is logged.
+    pub fn remove_leftovers(&self, elsewhere: &[IpAddr]) {
         match self.backend {
             // Left in place they would outlive us, and be a black hole then.
-            Some(Backend::Nftables) => {
-                for family in iptables::Family::BOTH {
-                    match iptables::remove_commented(family) {
-                        // Nobody can look at them, either.
-                        Ok(_) | Err(iptables::Error::Missing { .. }) => {}
-                        Err(e) => warn!("leftover node-cache rules stay: {e}"),
-                    }
-                }
-            }
+            Some(Backend::Nftables) => leftovers::remove(elsewhere)
+                .iter()
+                .for_each(|error| warn!("leftover node-cache rules stay: {error}")),
             Some(Backend::Iptables) => {
                 let removed = Table::open(Ownership::Plain).and_then(|mut table| table.remove());
                 match removed {
@@ -231,23 +242,29 @@ impl Node {
         self.link.remove()
     }
 
-    /// Leaves the link and rules of iptables to another process, which has the same ones: node-cache, once somebody
-    /// has gone back to it. Of ours the nftables table alone can be removed from now on.
-    pub fn leave_to_another(&mut self) {
-        self.config.setup_interface = false;
-        self.link_wanted = false;
-        if self.backend != Some(Backend::Nftables) {
-            self.config.setup_rules = false;
-            self.rules_wanted = Wanted::Nothing;
-            self.backend = None;
+    /// Of the rules of iptables keeps those for `addresses` alone, and until [`Node::forget_left`] those for answers.
+    /// Returns how many were to be changed.
+    pub fn retain_rules(&mut self, addresses: &[IpAddr]) -> Result<usize, Error> {
+        if self.backend != Some(Backend::Iptables) || self.rules_wanted == Wanted::Nothing {
+            return Ok(0);
         }
+        self.serve(addresses);
+        self.write_rules()
+    }
+
+    /// Makes the link anew if one of `addresses` is on this node no more: a process that answers at them has bound
+    /// them between the last look and the link's removal.
+    pub fn give_back(&mut self, addresses: &[IpAddr]) -> Result<(), Error> {
+        let lacking = self.config.setup_interface && addresses.iter().any(|ip| !is_on_this_node(*ip));
+        if lacking { self.link.ensure(false).map(drop) } else { Ok(()) }
     }
 
     /// Compares what was set up and not removed since with what is there, and repairs it.
     pub fn reconcile(&mut self) -> Drift {
         let mut drift = Drift::default();
         if self.link_wanted {
-            match self.link.ensure() {
+            // An address that is not wanted may be what another process needs that has come since.
+            match self.link.ensure(false) {
                 Ok(changes) => {
                     drift.links = usize::from(changes.created);
                     drift.addresses = changes.added + changes.removed;
@@ -277,12 +294,12 @@ impl Node {
 
     /// The rules that there should be now.
     fn wanted_rules(&self) -> RuleSet {
-        let here = self.served.iter().copied().filter(|ip| is_on_this_node(*ip));
-        let addresses: Vec<IpAddr> = here.collect();
+        let here = |ips: &[IpAddr]| ips.iter().copied().filter(|ip| is_on_this_node(*ip)).collect::<Vec<_>>();
+        let (served, left) = (here(&self.served), RuleSet::answers(&self.config, &here(&self.left)));
         match self.rules_wanted {
             Wanted::Nothing => RuleSet::of(&self.config, &[]),
-            Wanted::Answers => RuleSet::answers(&self.config, &addresses),
-            Wanted::Everything => RuleSet::of(&self.config, &addresses),
+            Wanted::Answers => RuleSet::answers(&self.config, &served).and(left),
+            Wanted::Everything => RuleSet::of(&self.config, &served).and(left),
         }
     }
 
@@ -343,7 +360,7 @@ impl Kept for Node {
 }
 
 /// Whether a socket could be bound to `ip`, which without `IP_FREEBIND` takes a local address.
-fn is_on_this_node(ip: IpAddr) -> bool {
+pub fn is_on_this_node(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
@@ -361,15 +378,11 @@ pub fn teardown(config: &Config) -> Vec<Error> {
             Err(netlink::Error::Socket { errno, .. }) if errno == Errno::PROTONOSUPPORT => {}
             Err(e) => errors.push(Error::Nftables(e)),
         }
-        let shaped = iptables::remove(&RuleSet::new(config)).map(|_| ());
-        let commented = iptables::Family::BOTH.map(|family| iptables::remove_commented(family).map(|_| ()));
-        for outcome in std::iter::once(shaped).chain(commented) {
-            match outcome {
-                // Nobody can have written rules without the tool.
-                Ok(()) | Err(iptables::Error::Missing { .. }) => {}
-                Err(e) => errors.push(Error::Iptables(e)),
-            }
+        match iptables::remove(&RuleSet::new(config)) {
+            Ok(_) | Err(iptables::Error::Missing { .. }) => {}
+            Err(e) => errors.push(Error::Iptables(e)),
         }
+        errors.extend(leftovers::remove(&[]));
         errors.extend(remedy::clean());
     }
     if config.setup_interface

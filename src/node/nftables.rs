@@ -10,6 +10,7 @@
 
 mod contents;
 mod expression;
+pub mod leftovers;
 pub mod survey;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -100,6 +100,12 @@ impl RuleSet {
         rules
     }
 
+    /// These, and then those of `other`.
+    pub fn and(mut self, other: RuleSet) -> RuleSet {
+        self.0.extend(other.0);
+        self
+    }
+
     /// Those that are not in `other`.
     pub fn without(mut self, other: &RuleSet) -> RuleSet {
         self.0.retain(|rule| !other.0.contains(rule));

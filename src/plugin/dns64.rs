@@ -1,7 +1,7 @@
 //! IPv6 addresses made of IPv4 addresses (DNS64, RFC 6147, with the semantics of CoreDNS's `dns64`).
 //!
-//! As in CoreDNS, who validates for himself (CD and DO) gets them too: he asked a server that has this
-//! directive.
+//! Unlike CoreDNS, who validates for himself (CD and DO) gets what there is (RFC 6147 §5.5): he would find what is
+//! made here bogus.
 
 use std::net::Ipv6Addr;
 
@@ -62,11 +62,11 @@ impl Dns64 {
         let query = Query::parse(message).ok()?;
         let concerned = query.flags().opcode() == Opcode::QUERY
             && (query.qtype(), query.qclass()) == (record_type::AAAA, CLASS_IN);
-        if !concerned {
+        if !concerned || query.flags().has(Flags::CD) && query.dnssec_ok() {
             return None;
         }
         let reply = Message::read(reply)?;
-        let has_address = reply.sections[0].iter().any(|record| record.rtype == record_type::AAAA);
+        let has_address = reply.sections[0].iter().any(is_address);
         // A name that does not exist has no addresses; any other failure is as good as none (RFC 6147 §5.1.2).
         if reply.rcode() == Rcode::NXDOMAIN || has_address && !self.translate_all {
             return None;
@@ -104,6 +104,12 @@ impl Dns64 {
     }
 }
 
+/// Whether `record` has an IPv6 address that is not one of IPv4 in other clothes (RFC 6147 §5.1.4).
+fn is_address(record: &ResourceRecord) -> bool {
+    let address = <[u8; 16]>::try_from(record.rdata.as_slice()).map(Ipv6Addr::from);
+    record.rtype == record_type::AAAA && address.is_ok_and(|address| address.to_ipv4_mapped().is_none())
+}
+
 /// The Internet (RFC 1035 §3.2.4).
 const CLASS_IN: u16 = 1;
 
@@ -125,6 +131,70 @@ fn denial_lifetime(reply: &Message) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A message with these flags, `(type, TTL, RDATA)` in its answer section and an OPT with DO or without.
+    fn message(flags: u16, qtype: u16, answers: &[(u16, u32, &[u8])], dnssec_ok: bool) -> Vec<u8> {
+        let owner = b"\x01a\x04test\0".to_vec();
+        let question = [&owner[..], &qtype.to_be_bytes(), &[0, 1]].concat();
+        let record = |rtype, ttl, rdata: &[u8]| ResourceRecord {
+            owner: owner.clone(),
+            rtype,
+            class: CLASS_IN,
+            ttl,
+            rdata: rdata.to_vec(),
+        };
+        let answers = answers.iter().map(|(rtype, ttl, rdata)| record(*rtype, *ttl, rdata)).collect();
+        let opt = ResourceRecord {
+            owner: vec![0],
+            rtype: record_type::OPT,
+            class: 1232,
+            ttl: u32::from(dnssec_ok) << 15,
+            rdata: Vec::new(),
+        };
+        let sections = [answers, Vec::new(), vec![opt]];
+        Message { id: [0; 2], flags: Flags(flags), question, sections }.to_octets().unwrap()
+    }
+
+    const AAAA: u16 = record_type::AAAA;
+
+    /// RFC 6147 §5.1.4: with an address that stands for an IPv4 one a client gets nowhere over IPv6.
+    #[test]
+    fn addresses_that_are_mapped_are_none() {
+        let query = message(Flags::RD, AAAA, &[], false);
+        let mapped = std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
+        let other = Ipv6Addr::LOCALHOST.octets();
+        let next = |addresses: &[&[u8]]| {
+            let answers: Vec<_> = addresses.iter().map(|address| (AAAA, 60, *address)).collect();
+            Dns64::default().next_question(&query, &message(Flags::QR, AAAA, &answers, false)).is_some()
+        };
+        assert!(next(&[]) && next(&[&mapped]) && next(&[&mapped, &mapped]));
+        assert!(!next(&[&other]) && !next(&[&mapped, &other]));
+    }
+
+    /// RFC 6147 §3 and §5.5: who validates for himself would find what is made here bogus.
+    #[test]
+    fn who_validates_gets_what_there_is() {
+        let nothing = message(Flags::QR, AAAA, &[], false);
+        for (flags, dnssec_ok, expected) in
+            [(0, false, true), (0, true, true), (Flags::CD, false, true), (Flags::CD, true, false)]
+        {
+            let query = message(Flags::RD | flags, AAAA, &[], dnssec_ok);
+            let next = Dns64::default().next_question(&query, &nothing);
+            assert_eq!(next.is_some(), expected, "{flags:x} {dnssec_ok}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_nobodys_word() {
+        let query = message(Flags::RD, AAAA, &[], true);
+        let nothing = message(Flags::QR, AAAA, &[], true);
+        let flags = Flags::QR | Flags::AA | Flags::AD;
+        let of_a = message(flags, 1, &[(1, 9000, &[192, 0, 2, 33]), (1, 9, &[192, 0, 2, 34])], true);
+        let made = Message::read(&Dns64::default().synthesize(&query, nothing, &of_a)).unwrap();
+        assert_eq!((made.flags.0, &made.question[8..]), (Flags::QR, &[0, 28, 0, 1][..]));
+        let records: Vec<_> = made.sections[0].iter().map(|made| (made.rtype, made.ttl)).collect();
+        assert_eq!(records, [(AAAA, 600), (AAAA, 9)]);
+    }
 
     /// The examples of RFC 6052 §2.4.
     #[test]

@@ -23,7 +23,7 @@ const TO_QUESTION: [u8; 2] = [0xc0, HEADER as u8];
 impl Draft {
     /// The reply to `query` without records.
     pub fn new(query: &Query<'_>, rcode: Rcode) -> Draft {
-        let asked = query.flags().0 & (Flags::RD | Flags::CD);
+        let asked = query.flags().0 & (Flags::OPCODE | Flags::RD | Flags::CD);
         let flags = Flags::QR | Flags::AA | asked | rcode.0 & Flags::RCODE;
         let mut octets = vec![0; HEADER];
         octets[..2].copy_from_slice(&query.id());
@@ -88,6 +88,15 @@ mod tests {
         let reply = draft(Rcode::NXDOMAIN).map(Draft::finish).unwrap_or_default();
         assert_eq!(reply[..12], *b"\x12\x34\x85\x13\0\x01\0\0\0\0\0\0");
         assert_eq!(reply[12..], QUERY[12..]);
+    }
+
+    /// RFC 1035 §4.1.1: the operation is copied into the response.
+    #[test]
+    fn a_notification_gets_the_reply_to_one() {
+        let mut notify = QUERY.to_vec();
+        notify[2] = 0x20;
+        let reply = Query::parse(&notify).map(|query| Draft::new(&query, Rcode::NOERROR).finish());
+        assert_eq!(reply.map(|reply| reply[2]), Ok(0xa4));
     }
 
     #[test]

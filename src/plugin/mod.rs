@@ -13,10 +13,12 @@ mod draft;
 mod follow;
 mod hosts;
 mod rewrite;
+mod tally;
 mod template;
 
 use crate::metrics::{AnsweredBy, Registry};
 use crate::wire::ExtendedError;
+use tally::Tally;
 
 pub use config::{
     Action, AnswerPart, AnswerRule, Config, Dns64, ExpressionError, Hosts, Matcher, OptionEdit, Prefix,
@@ -30,6 +32,7 @@ pub struct Steps {
     rewrites: Vec<Rule>,
     templates: Vec<Template>,
     hosts: Option<hosts::Hosts>,
+    registry: Registry,
 }
 
 /// What becomes of a query.
@@ -56,16 +59,18 @@ impl Steps {
             rewrites: config.rewrites.clone(),
             templates: config.templates.clone(),
             hosts: config.hosts.as_ref().map(|hosts| hosts::Hosts::new(hosts, registry)),
+            registry: registry.clone(),
         }
     }
 
     /// What becomes of `message`, a whole query: made here, or by `upstream`, which is given the message to
     /// answer and its name in folded wire octets, as is `name`. `lookup` is given the same and asks the whole
-    /// server, any block of it.
+    /// server, any block of it. `server` is the label of the address that was asked.
     pub async fn resolve<E>(
         &self,
         message: &[u8],
         name: &[u8],
+        server: &str,
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
         lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
     ) -> Result<Outcome, E> {
@@ -74,7 +79,8 @@ impl Steps {
             return upstream(message, name).await.map(forwarded);
         }
         // Few blocks have any, and the way of the others should not carry their weight.
-        Box::pin(self.translated(message, name, upstream, lookup)).await
+        let tally = Tally { registry: &self.registry, server };
+        Box::pin(self.translated(message, name, tally, upstream, lookup)).await
     }
 
     /// As [`Steps::rewritten`], with IPv6 addresses made by `dns64`.
@@ -82,10 +88,11 @@ impl Steps {
         &self,
         message: &[u8],
         name: &[u8],
+        tally: Tally<'_>,
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
         mut lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
     ) -> Result<Outcome, E> {
-        let outcome = self.rewritten(message, name, &mut upstream, &mut lookup).await?;
+        let outcome = self.rewritten(message, name, tally, &mut upstream, &mut lookup).await?;
         let Some(dns64) = &self.dns64 else { return Ok(outcome) };
         let (reply, by, told) = match outcome {
             Outcome::Reply { message, by, told } => (message, by, told),
@@ -94,9 +101,11 @@ impl Steps {
         let Some(next) = dns64.next_question(message, &reply) else {
             return Ok(Outcome::Reply { message: reply, by, told });
         };
-        Ok(match self.rewritten(&next, name, &mut upstream, &mut lookup).await? {
-            Outcome::Reply { message: addresses, by, told } => {
-                Outcome::Reply { message: dns64.synthesize(message, reply, &addresses), by, told }
+        Ok(match self.rewritten(&next, name, tally, &mut upstream, &mut lookup).await? {
+            Outcome::Reply { message: addresses, told, .. } => {
+                tally.translated();
+                let message = dns64.synthesize(message, reply, &addresses);
+                Outcome::Reply { message, by: AnsweredBy::Dns64, told }
             }
             failed => failed,
         })
@@ -107,19 +116,18 @@ impl Steps {
         &self,
         message: &[u8],
         name: &[u8],
+        tally: Tally<'_>,
         upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
         lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
     ) -> Result<Outcome, E> {
         let other = match rewrite::rewrite(&self.rewrites, message, name) {
-            rewrite::Outcome::Same => return self.walk(message, name, upstream, lookup).await,
-            rewrite::Outcome::Reply(message) => {
-                return Ok(Outcome::Reply { message, by: AnsweredBy::Rewrite, told: None });
-            }
+            rewrite::Outcome::Same => return self.walk(message, name, tally, upstream, lookup).await,
+            rewrite::Outcome::Impossible(why) => return Ok(Outcome::Failed(Some(why))),
             rewrite::Outcome::Rewritten(other) => other,
         };
-        Ok(match self.walk(&other.message, &other.name, upstream, lookup).await? {
-            Outcome::Reply { message, by, told } => {
-                Outcome::Reply { message: other.restore(&message), by, told }
+        Ok(match self.walk(&other.message, &other.name, tally, upstream, lookup).await? {
+            Outcome::Reply { message, told, .. } => {
+                Outcome::Reply { message: other.restore(&message), by: AnsweredBy::Rewrite, told }
             }
             failed => failed,
         })
@@ -129,10 +137,11 @@ impl Steps {
         &self,
         message: &[u8],
         name: &[u8],
+        tally: Tally<'_>,
         mut upstream: impl AsyncFnMut(&[u8], &[u8]) -> Result<Vec<u8>, E>,
         mut lookup: impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
     ) -> Result<Outcome, E> {
-        if let Some(outcome) = template::reply(&self.templates, message, name, &mut lookup).await {
+        if let Some(outcome) = template::reply(&self.templates, message, name, tally, &mut lookup).await {
             return Ok(outcome);
         }
         if let Some(hosts) = &self.hosts

@@ -1,6 +1,6 @@
 //! DNS over TCP (RFC 7766): many queries on a connection, answers in the order they are ready.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -32,6 +32,9 @@ const CLIENT_CONNECTIONS: u32 = 128;
 const PIPELINE: usize = 64;
 /// Octets of a query at most, far above any real one; a longer frame ends the connection.
 const MAX_QUERY: usize = 4096;
+/// How long answers wait for each other at the end, and how often those that came are counted.
+const GATHER: Duration = Duration::from_secs(1);
+const COUNT: Duration = Duration::from_millis(5);
 /// Pause after `accept` failed, as it does while file descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,6 +48,7 @@ pub struct Streams {
     open: Arc<Gauge>,
     refused: Arc<Counter>,
     scratch: RefCell<Vec<u8>>,
+    gathering: Cell<Option<Instant>>,
 }
 
 impl Streams {
@@ -59,12 +63,21 @@ impl Streams {
             open: registry.gauge(&names::TCP_CONNECTIONS, []),
             refused: registry.counter(&names::TCP_REFUSED, []),
             scratch: scratch(),
+            gathering: Cell::new(None),
         })
     }
 
     /// Open connections.
     pub fn open(&self) -> i64 {
         self.open.get()
+    }
+
+    /// From now on a connection's answers wait for each other, a second at most, and are written together.
+    ///
+    /// Once the rules for queries are gone, whatever a pod sends to the ClusterIP goes to kube-dns. That includes its
+    /// acknowledgement of the first answer, and kube-dns resets connections that it does not know.
+    pub fn gather_answers(&self) {
+        self.gathering.set(Some(Instant::now() + GATHER));
     }
 
     /// Accepts connections until the task is dropped. Connections live on.
@@ -100,8 +113,9 @@ impl Streams {
     async fn converse(&self, stream: TcpStream, client: Client, zones: Arc<Zones>) {
         let (reader, writer) = stream.into_split();
         let (replies, frames) = mpsc::channel(PIPELINE);
-        let write = write_frames(writer, frames, self.timeouts.write);
-        let read = self.read_queries(reader, client, zones, replies);
+        let pipeline = Arc::new(Semaphore::new(PIPELINE));
+        let write = self.write_frames(writer, frames, &pipeline);
+        let read = self.read_queries(reader, client, zones, replies, &pipeline);
         tokio::pin!(read, write);
         tokio::select! {
             // The client is gone or does not take its answers: nothing more to do.
@@ -117,8 +131,8 @@ impl Streams {
         client: Client,
         zones: Arc<Zones>,
         replies: mpsc::Sender<Frame>,
+        pipeline: &Arc<Semaphore>,
     ) {
-        let pipeline = Arc::new(Semaphore::new(PIPELINE));
         let mut frames = FrameReader::limited(MAX_QUERY);
         let mut responder = Responder::default();
         let mut deadline = Instant::now() + self.timeouts.read;
@@ -141,6 +155,29 @@ impl Streams {
                 }
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Writes replies until there are no more to come, together where several are ready.
+    async fn write_frames(
+        &self,
+        mut writer: impl AsyncWrite + Unpin,
+        mut frames: mpsc::Receiver<Frame>,
+        pipeline: &Semaphore,
+    ) {
+        let mut ready = Vec::with_capacity(PIPELINE);
+        while frames.recv_many(&mut ready, PIPELINE).await > 0 {
+            // A query has its permit until its answer is written.
+            while self.gathering.get().is_some_and(|end| Instant::now() < end)
+                && PIPELINE - pipeline.available_permits() > ready.len()
+            {
+                let _ = timeout(COUNT, frames.recv_many(&mut ready, PIPELINE)).await;
+            }
+            let octets: Vec<u8> = ready.iter().flat_map(|frame| frame.octets()).copied().collect();
+            if !matches!(timeout(self.timeouts.write, writer.write_all(&octets)).await, Ok(Ok(()))) {
+                return;
+            }
+            ready.clear();
         }
     }
 
@@ -187,21 +224,5 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.gauge.add(-1);
-    }
-}
-
-/// Writes replies until there are no more to come, together where several are ready.
-async fn write_frames(
-    mut writer: impl AsyncWrite + Unpin,
-    mut frames: mpsc::Receiver<Frame>,
-    patience: Duration,
-) {
-    let mut ready = Vec::with_capacity(PIPELINE);
-    while frames.recv_many(&mut ready, PIPELINE).await > 0 {
-        let octets: Vec<u8> = ready.iter().flat_map(|frame| frame.octets()).copied().collect();
-        if !matches!(timeout(patience, writer.write_all(&octets)).await, Ok(Ok(()))) {
-            return;
-        }
-        ready.clear();
     }
 }

@@ -36,6 +36,8 @@ pub struct Zone {
     pub miss_shard: Arc<ZoneShard>,
     /// Its listening address, unless that is every one.
     pub local: Option<IpAddr>,
+    /// Its listening address as label `server`.
+    pub server: String,
     /// All zones of its listening address.
     pub siblings: Weak<Zones>,
 }

@@ -32,6 +32,9 @@ struct Tail {
     end: u16,
 }
 
+/// Additional records a query may have: an OPT, and a TSIG, say.
+const MAX_ADDITIONALS: u8 = 2;
+
 /// The counts of a message with one question and no record.
 const QUESTION_ALONE: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 0];
 
@@ -56,7 +59,7 @@ impl Tail {
     #[inline(never)]
     fn read(packet: &[u8], question_end: usize, counts: &[u8]) -> Option<Tail> {
         let (before, additionals) = match *counts {
-            [0, 1, 0, answers @ 0..=1, 0, authorities @ 0..=1, 0, additionals @ 0..=2] => {
+            [0, 1, 0, answers @ 0..=1, 0, authorities @ 0..=1, 0, additionals @ 0..=MAX_ADDITIONALS] => {
                 (answers + authorities, additionals)
             }
             _ => return None,
@@ -228,15 +231,18 @@ impl<'p> Query<'p> {
     /// EDNS is hop by hop (RFC 6891 §6.1.1): cookies, client subnet, keepalive and padding of the
     /// client stay here. AD is always set, so that the answer that everyone shares carries the
     /// upstream's verdict (RFC 6840 §5.7); [`Reply`](super::Reply) clears it for those who did not
-    /// ask.
+    /// ask. A query whose other records leave no room for an OPT, which a listener such as CoreDNS's would
+    /// refuse, goes without.
     pub fn upstream_message(&self, udp_size: u16) -> Vec<u8> {
         let kept = self.flags().0 & (Flags::OPCODE | Flags::RD | Flags::CD);
         let mut message = self.without_opt_and_room(Edns::LEN);
         message[..2].fill(0);
         message[2..4].copy_from_slice(&(kept | Flags::AD).to_be_bytes());
         let additionals = u16_at(&message, 10).unwrap_or(0) + 1;
-        message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
-        Edns { udp_size, version: 0, dnssec_ok: self.dnssec_ok() }.append(0, &mut message);
+        if additionals <= u16::from(MAX_ADDITIONALS) {
+            message[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
+            Edns { udp_size, version: 0, dnssec_ok: self.dnssec_ok() }.append(0, &mut message);
+        }
         message
     }
 }

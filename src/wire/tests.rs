@@ -174,6 +174,20 @@ fn records_beside_the_opt_go_upstream_and_make_the_answer_private() {
     assert!(read.edns.is_some());
 }
 
+/// CoreDNS's listener refuses a query with three additional records; ours would be the third.
+#[test]
+fn an_opt_of_ours_goes_upstream_only_where_there_is_room_for_it() {
+    let mut octets = query_octets("a.test.", None);
+    for count in 1..=2 {
+        octets[11] = count;
+        octets.extend_from_slice(b"\xc0\x0c\0\x10\0\x01\0\0\0\0\0\x02\x01x");
+        let sent = Query::parse(&octets).unwrap().upstream_message(1232);
+        assert!(Query::parse(&sent).is_ok(), "{count}");
+        let read = Message::from_vec(&sent).unwrap();
+        assert_eq!((read.additionals.len(), read.edns.is_some()), (count.into(), count == 1));
+    }
+}
+
 #[test]
 fn kinds_and_lifetimes() {
     let query = query_octets("a.test.", None);
@@ -451,7 +465,7 @@ proptest! {
         let mut out = vec![0; REPLY_ROOM];
         match Query::parse(&packet) {
             Ok(query) => {
-                let _ = query.upstream_message(1232);
+                prop_assert!(Query::parse(&query.upstream_message(1232)).is_ok());
                 let len = Reply::error(&mut out, &query, Rcode::SERVFAIL, None);
                 prop_assert!(len >= HEADER);
             }

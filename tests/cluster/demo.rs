@@ -119,10 +119,10 @@ fn without_root_it_makes_a_user_namespace() {
     let (output, stdout, stderr) =
         run(Command::new("setpriv").args(NOBODY).args([&program, "demo", "--pairs", "2"]));
     assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
-    assert!(
-        stderr.contains("user namespace") && stdout.contains("through Doorstep none of 16 was"),
-        "{stdout}"
-    );
+    assert!(stderr.contains("user namespace"), "{stderr}");
+    // Where the line breaks depends on what was lost without a cache.
+    let words = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("through Doorstep none of 16 was"), "{stdout}");
 }
 
 #[test]

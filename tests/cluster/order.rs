@@ -3,6 +3,8 @@
 //! A rule for queries without a listener is a black hole for the ClusterIP, so this is looked at in a tight
 //! loop from another thread while the program starts and ends.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,15 +12,18 @@ use std::time::{Duration, Instant};
 use doorstep::demo::network::{KUBE_DNS_VIP, NODE_LOCAL};
 use doorstep::demo::notrack_rules;
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
 
 use doorstep::demo::Transport;
 use rustix::process::Signal;
 
-use super::rig::{ADDRESSES, DOORSTEP, PATIENCE, Rig, TRANSPORTS, ask, eventually};
+use super::rig::{ADDRESSES, DOORSTEP, Daemon, KUBERNETES, PATIENCE, Rig, TRANSPORTS, ask, eventually};
 
 /// Rules that spare tracking and stay until the last query is answered, of both addresses.
 const FOR_ANSWERS: usize = 8;
+/// Rules that spare tracking, of one address.
+const NOTRACK: usize = 8;
 /// More than an answer from the cache takes on a busy machine, a part of what queries in flight draw the
 /// end out by: rules for queries must be gone well before the listener.
 const PROMPT: Duration = Duration::from_millis(500);
@@ -123,6 +128,77 @@ fn nftables_rules_come_after_the_listener_and_go_before_it() {
 #[test]
 fn iptables_rules_come_after_the_listener_and_go_before_it() {
     rules_come_after_the_listener_and_go_before_it("iptables");
+}
+
+/// Answers to two queries on one connection, the second slower than the first; the end comes before either.
+fn answers_on_a_connection(rig: &Rig, server: Ipv4Addr, daemon: Daemon) -> usize {
+    let connect = || TcpStream::connect_timeout(&(server, 53).into(), PROMPT);
+    let mut stream = rig.cluster.pod().run(connect).expect("entered").expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    for name in ["slow-400.a.cluster.local.", "slow-700.b.cluster.local."] {
+        let octets = query_for(name);
+        let length = u16::try_from(octets.len()).expect("short").to_be_bytes();
+        stream.write_all(&[&length[..], &octets].concat()).expect("sent");
+    }
+    thread::sleep(Duration::from_millis(200));
+    daemon.stop();
+    let mut received = Vec::new();
+    // Closed, or reset by kube-dns, which does not know it, once our rules are gone.
+    let _ = stream.read_to_end(&mut received);
+    let (mut rest, mut answers) = (received.as_slice(), 0);
+    while let [high, low, frame @ ..] = rest {
+        rest = frame.get(usize::from(u16::from_be_bytes([*high, *low]))..).expect("a whole frame");
+        answers += 1;
+    }
+    answers
+}
+
+#[test]
+fn the_end_answers_every_query_of_a_connection() {
+    for server in ADDRESSES {
+        for backend in ["nftables", "iptables"] {
+            let rig = Rig::new(&format!("both{}", &backend[..3]));
+            let daemon = rig.serve(&["-rules-backend", backend]);
+            assert_eq!(answers_on_a_connection(&rig, server, daemon), 2, "{server}, {backend}");
+        }
+    }
+}
+
+fn query_for(name: &str) -> Vec<u8> {
+    let query = Query::query(Name::from_ascii(name).expect("a name"), RecordType::A);
+    Message::query().add_query(query).to_vec().expect("a message")
+}
+
+/// The worker before answers there for a while. An answer that is tracked would make its client's next query a reply,
+/// which no DNAT takes to kube-dns.
+#[test]
+fn an_address_that_a_reload_leaves_is_kube_proxys_at_once() {
+    for backend in ["nftables", "iptables"] {
+        let rig = Rig::new(&format!("left{}", &backend[..3]));
+        let daemon = rig.serve(&["-rules-backend", backend]);
+        let socket =
+            rig.cluster.pod().run(|| UdpSocket::bind("0.0.0.0:0")).expect("entered").expect("a socket");
+        socket.connect((KUBE_DNS_VIP, 53)).expect("a route");
+        socket.set_read_timeout(Some(PATIENCE)).expect("set");
+        socket.send(&query_for("slow-900.a.cluster.local.")).expect("sent");
+        thread::sleep(Duration::from_millis(100));
+        let template = std::fs::read_to_string(rig.path("Corefile.base")).expect("a template");
+        let template = template.replace("bind __PILLAR__LOCAL__DNS__", "bind 169.254.20.10");
+        std::fs::write(rig.path("Corefile.base"), template).expect("written");
+        daemon.signal(Signal::USR1);
+        assert!(eventually(PATIENCE, || daemon.log().matches("running configuration").count() == 2));
+        let mut answer = [0; 512];
+        let first = socket.recv(&mut answer);
+        assert!(first.is_ok(), "{backend}: the worker before answers: {first:?}");
+        assert!(eventually(PATIENCE, || rules(&rig) == NOTRACK), "{backend}: {}", rules(&rig));
+        for _ in 0..3 {
+            socket.send(&query_for(KUBERNETES)).expect("sent");
+            let next = socket.recv(&mut answer);
+            assert!(next.is_ok(), "{backend}: kube-dns answers: {next:?}\n{}", daemon.log());
+        }
+        assert!(rig.pod_is_answered(NODE_LOCAL, PROMPT));
+        daemon.stop();
+    }
 }
 
 /// Rules for answers are there while queries in flight draw the end out, and then something else ends it.

@@ -95,15 +95,21 @@ fn what_nobody_announces_is_repaired_at_the_interval() {
     daemon.stop();
 }
 
-/// With the default interval of a minute the same stays broken: the test above does show the interval.
+/// With the default interval of a minute the same stays broken: the test above does show the interval. The
+/// start looks once more after it is ready, and the kernel tells of a new link for up to a second
+/// (`linkwatch`): what these two repair is broken again.
 #[test]
 fn without_the_interval_nothing_would_be_noticed() {
     let rig = Rig::new("minute");
     let mut daemon = rig.start_with_path(&["-rules-backend", "iptables"], Some(&rig.legacy_tools()));
     rig.wait_until_ready(&mut daemon);
-    rig.node("iptables-legacy -t raw -F");
-    std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(rig.repairs("rule"), 0);
+    let stays_broken = || {
+        let repairs = rig.repairs("rule");
+        rig.node("iptables-legacy -t raw -F");
+        std::thread::sleep(Duration::from_millis(1500));
+        rig.repairs("rule") == repairs
+    };
+    assert!((0..3).any(|_| stays_broken()), "{}", daemon.log());
     daemon.stop();
 }
 

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,9 +59,12 @@ pub struct Daemon {
 }
 
 impl Rig {
-    /// A cluster of this test alone.
+    /// A cluster of this test alone. The number tells it from one that a test in the same process has just
+    /// dropped: until `exec`, whoever that process forks holds the claim of its name as well.
     pub fn new(test: &str) -> Rig {
-        let prefix = format!("dc{}-{test}", std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("dc{}-{number}{test}", std::process::id());
         let cluster = Cluster::up(&ClusterConfig { prefix });
         let cluster = cluster.expect("root, network namespaces and nf_tables with nat");
         let directory = tempfile::tempdir().expect("a directory");
@@ -93,10 +97,20 @@ impl Rig {
 
     /// The same with another directory before the others in `PATH`.
     pub fn start_with_path(&self, flags: &[&str], first: Option<&str>) -> Daemon {
+        let path = std::env::var("PATH").expect("PATH");
+        self.start_in(&first.into_iter().chain([path.as_str()]).collect::<Vec<_>>().join(":"), flags)
+    }
+
+    /// Starts Doorstep where it finds no other program, as in its image, and returns once `/ready` says so.
+    pub fn serve_without_tools(&self, flags: &[&str]) -> Daemon {
+        let mut daemon = self.start_in("/nonexistent", flags);
+        self.wait_until_ready(&mut daemon);
+        daemon
+    }
+
+    fn start_in(&self, path: &str, flags: &[&str]) -> Daemon {
         let log = self.directory.path().join("log");
         let file = File::options().create(true).append(true).open(&log).expect("a log");
-        let path = std::env::var("PATH").expect("PATH");
-        let path = first.into_iter().chain([path.as_str()]).collect::<Vec<_>>().join(":");
         let child = self
             .cluster
             .node()

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use doorstep::demo::Transport;
-use doorstep::demo::network::NODE_LOCAL;
+use doorstep::demo::network::{KUBE_DNS_VIP, NODE_LOCAL};
+use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::crash::leave_as_node_cache;
@@ -73,7 +74,8 @@ fn what_node_caches_late_end_takes_away_is_restored() {
     for backend in ["nftables", "iptables"] {
         let old = NodeCache::start(&rig);
         let new = serving_beside(&rig, backend);
-        assert!(new.log().contains("another server answers at 169.254.20.10:53, too"), "{}", new.log());
+        let is_told = || new.log().contains("another server answers at 169.254.20.10:53, too");
+        assert!(eventually(PATIENCE, is_told), "{}", new.log());
         old.stop(&rig);
         let restored = || match backend {
             "nftables" => rig.has_table() && NodeCache::has_its_link(&rig),
@@ -89,6 +91,30 @@ fn what_node_caches_late_end_takes_away_is_restored() {
     }
 }
 
+/// What comes with the port is a new worker, which may come to nothing for a reason of its own.
+#[test]
+fn a_port_that_was_held_is_had_even_if_the_first_attempt_fails() {
+    let rig = Rig::new("held");
+    let old = NodeCache::start(&rig);
+    let listen = format!("0.0.0.0:{METRICS}");
+    let new = rig.serve(&["-metrics-listen-address", &listen, "-syncinterval", "1s"]);
+    let serving = worker_of(new.pid());
+    old.stop(&rig);
+    let start = Instant::now();
+    let next = loop {
+        if let Some(next) = workers(new.pid()).into_iter().find(|worker| *worker != serving) {
+            break next;
+        }
+        assert!(start.elapsed() < PATIENCE, "{}", new.log());
+    };
+    kill_process(next, Signal::KILL).expect("sent");
+    assert!(eventually(PATIENCE, || new.log().contains("ended: signal: 9")), "{}", new.log());
+    let is_served = || matches!(rig.http(METRICS, "/metrics"), Ok((200, _)));
+    assert!(eventually(PATIENCE, is_served), "{}", new.log());
+    assert_ne!(worker_of(new.pid()), serving);
+    new.stop();
+}
+
 /// It has looked at its rules once more before: they would be a black hole after our own end.
 #[test]
 fn what_a_node_cache_leaves_that_is_killed_beside_us_is_removed() {
@@ -96,8 +122,7 @@ fn what_a_node_cache_leaves_that_is_killed_beside_us_is_removed() {
     let before = rig.listing();
     let old = NodeCache::start(&rig);
     let new = serving_beside(&rig, "nftables");
-    assert_eq!(rig.commented_rules(), Vec::<String>::new());
-    leave_as_node_cache(&rig);
+    assert_eq!(rig.commented_rules().len(), RULES * ADDRESSES.len(), "it lives, and needs its rules");
     drop(old);
     assert!(eventually(PATIENCE, || rig.commented_rules().is_empty()), "{}", new.log());
     rig.everybody_resolves();
@@ -105,6 +130,117 @@ fn what_a_node_cache_leaves_that_is_killed_beside_us_is_removed() {
     assert_eq!(rig.listing(), before);
 }
 
+/// They would keep the ClusterIP from kube-proxy once we have ended, or have been killed in our turn.
+#[test]
+fn what_a_killed_node_cache_left_goes_without_the_tools_of_iptables() {
+    let rig = Rig::new("toolless");
+    rig.node(
+        "iptables -t raw -A OUTPUT -d 192.0.2.1 -j NOTRACK
+         ip6tables -A INPUT -p udp --dport 53 -m comment --comment 'DNS' -j ACCEPT",
+    );
+    let (before, saved) = (rig.listing(), rig.iptables_rules());
+    leave_as_node_cache(&rig);
+    rig.node(
+        "ip6tables -t raw -I PREROUTING -p udp -d fd00::10 --dport 53 -j NOTRACK \
+             -m comment --comment 'NodeLocal DNS Cache: skip conntrack'",
+    );
+    assert!(!rig.pod_is_answered(KUBE_DNS_VIP, Duration::from_secs(1)), "a black hole");
+    let daemon = rig.serve_without_tools(&[]);
+    assert_eq!(rig.iptables_rules(), saved, "{}", daemon.log());
+    assert!(daemon.log().contains("25 leftover rules deleted"), "{}", daemon.log());
+    rig.everybody_resolves();
+    daemon.stop();
+    assert!(rig.pod_is_answered(KUBE_DNS_VIP, PATIENCE));
+    assert_eq!(rig.listing(), before);
+}
+
+/// The tables of iptables-legacy are out of reach then; only that they are there is known.
+#[test]
+fn tables_of_iptables_legacy_are_told_of_where_nobody_can_look_into_them() {
+    let rig = Rig::new("toldof");
+    rig.serve_without_tools(&[]).stop();
+    let told = |daemon: &super::rig::Daemon| daemon.log().contains("iptables-legacy has a table `raw`");
+    let daemon = rig.serve_without_tools(&[]);
+    assert!(!told(&daemon), "{}", daemon.log());
+    daemon.stop();
+    rig.node("iptables-legacy -t raw -A OUTPUT -d 192.0.2.1 -j NOTRACK");
+    let daemon = rig.serve_without_tools(&[]);
+    assert!(told(&daemon), "{}", daemon.log());
+    daemon.stop();
+}
+
+#[test]
+fn a_node_cache_that_comes_later_is_seen_to_come_and_go() {
+    let rig = Rig::new("newcomer");
+    let before = rig.listing();
+    let new = rig.serve_without_tools(&["-syncinterval", "1s"]);
+    for _ in 0..2 {
+        let seen = new.log().matches("another server answers").count();
+        let old = NodeCache::start(&rig);
+        let is_seen = || new.log().matches("another server answers").count() > seen;
+        assert!(eventually(PATIENCE, is_seen), "{}", new.log());
+        assert_eq!(rig.commented_rules().len(), RULES * ADDRESSES.len());
+        // SIGKILL.
+        drop(old);
+        assert!(eventually(PATIENCE, || rig.commented_rules().is_empty()), "{}", new.log());
+    }
+    assert_eq!(new.log().matches("the other server has ended").count(), 2);
+    new.stop();
+    assert_eq!(rig.listing(), before);
+}
+
+#[test]
+fn what_a_node_cache_left_that_came_and_went_unseen_goes_too() {
+    let rig = Rig::new("unseen");
+    let before = rig.listing();
+    let daemon = rig.serve_without_tools(&["-syncinterval", "1s"]);
+    leave_as_node_cache(&rig);
+    assert!(eventually(PATIENCE, || rig.commented_rules().is_empty()), "{}", daemon.log());
+    daemon.stop();
+    assert_eq!(rig.listing(), before);
+    let daemon = rig.serve_without_tools(&[]);
+    leave_as_node_cache(&rig);
+    daemon.stop();
+    assert_eq!(rig.listing(), before, "at the end at the latest");
+}
+
+/// Link and rules were left to it; then nobody would answer there.
+#[test]
+fn a_node_cache_that_ends_before_we_have_leaves_no_black_hole() {
+    for backend in ["nftables", "iptables"] {
+        let rig = Rig::new("both");
+        let before = rig.listing();
+        let mut new = rig.serve(&["-rules-backend", backend]);
+        let old = NodeCache::start(&rig);
+        let worker = worker_of(new.pid());
+        kill_process(worker, Signal::STOP).expect("sent");
+        new.signal(Signal::TERM);
+        let is_left = || new.log().contains("the link and iptables rules stay for it");
+        assert!(eventually(PATIENCE, is_left), "{}", new.log());
+        drop(old);
+        kill_process(worker, Signal::CONT).expect("sent");
+        assert_eq!(new.wait().code(), Some(0), "{}", new.log());
+        assert!(rig.pod_is_answered(KUBE_DNS_VIP, PATIENCE), "{backend}");
+        assert_eq!(rig.listing(), before, "{backend}");
+    }
+}
+
+fn worker_of(guardian: Pid) -> Pid {
+    workers(guardian).pop().expect("a worker")
+}
+
+fn workers(guardian: Pid) -> Vec<Pid> {
+    let guardian = guardian.as_raw_nonzero();
+    let path = format!("/proc/{guardian}/task/{guardian}/children");
+    let children = std::fs::read_to_string(path).expect("children");
+    // Others are tools of iptables, or have not become what they are to be.
+    let is_worker = |child: &&str| {
+        let command = std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        command.split('\0').nth(1) == Some("worker")
+    };
+    let children = children.split_whitespace().filter(is_worker);
+    children.filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect()
+}
 #[test]
 fn the_end_leaves_a_node_cache_that_serves_what_it_needs() {
     let rig = Rig::new("back");
@@ -122,6 +258,38 @@ fn the_end_leaves_a_node_cache_that_serves_what_it_needs() {
     }
 }
 
+/// It has one of our addresses and knows nothing of the other, whose rules would be a black hole.
+#[test]
+fn what_is_left_to_a_node_cache_is_what_it_answers_at() {
+    for backend in ["nftables", "iptables"] {
+        let rig = Rig::new("part");
+        let new = rig.serve(&["-rules-backend", backend]);
+        let sockets = rig.cluster.node().run(|| {
+            let open = |kind| open((NODE_LOCAL, 53, kind), true).expect("a socket");
+            [Type::DGRAM, Type::STREAM].map(open)
+        });
+        new.stop();
+        assert!(rig.pod_is_answered(KUBE_DNS_VIP, PATIENCE), "{backend}");
+        let rules = rig.commented_rules();
+        assert_eq!(rules.len(), if backend == "iptables" { RULES } else { 0 }, "{rules:?}");
+        assert!(rules.iter().all(|rule| rule.contains(&NODE_LOCAL.to_string())), "{rules:?}");
+        assert!(NodeCache::has_its_link(&rig), "{backend}");
+        drop(sockets);
+    }
+}
+
+/// It was given more than this process: without its address it would not start.
+#[test]
+fn an_address_that_a_node_cache_adds_to_our_link_stays() {
+    let rig = Rig::new("more");
+    let new = rig.serve(&["-syncinterval", "1s"]);
+    rig.node("ip address add 169.254.25.10/32 dev nodelocaldns");
+    new.signal(Signal::USR1);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert!(rig.node("ip address show dev nodelocaldns").contains("169.254.25.10/32"), "{}", new.log());
+    new.stop();
+}
+
 /// What comes after the decision to end is for the other alone, and what came before is answered.
 #[test]
 fn nothing_is_lost_when_the_other_goes_on_alone() {
@@ -129,9 +297,32 @@ fn nothing_is_lost_when_the_other_goes_on_alone() {
     let new = rig.serve(&[]);
     rig.resolves(rig.cluster.pod(), NODE_LOCAL, Transport::Udp);
     let old = NodeCache::start(&rig);
+    assert_eq!(unanswered_while_it_stops(&rig, new, &old.sockets), 0);
+    old.stop(&rig);
+}
+
+/// Where Cilium brings the queries there are neither link nor rules of ours.
+#[test]
+fn nothing_is_lost_either_where_both_serve_a_wildcard() {
+    let rig = Rig::new("wildcard");
+    let corefile = rig.path("Corefile.base");
+    let bound = std::fs::read_to_string(&corefile).expect("a Corefile");
+    std::fs::write(&corefile, bound.replace("__PILLAR__LOCAL__DNS__", "0.0.0.0")).expect("written");
+    rig.node(&format!("ip address add {NODE_LOCAL}/32 dev lo"));
+    let new = rig.serve(&["-setupinterface=false", "-setupiptables=false", "-skipteardown=true"]);
+    rig.resolves(rig.cluster.pod(), NODE_LOCAL, Transport::Udp);
+    let sockets = rig.cluster.node().run(|| {
+        let open = |kind| open((Ipv4Addr::UNSPECIFIED, 53, kind), true).expect("a socket");
+        [Type::DGRAM, Type::STREAM].map(open)
+    });
+    assert_eq!(unanswered_while_it_stops(&rig, new, &sockets.expect("entered")), 0);
+}
+
+/// `other` are the sockets of one that answers.
+fn unanswered_while_it_stops(rig: &Rig, new: super::rig::Daemon, other: &[Socket]) -> usize {
     let over = AtomicBool::new(false);
-    let unanswered = std::thread::scope(|scope| {
-        old.sockets.iter().filter(|socket| socket.r#type().is_ok_and(|kind| kind == Type::DGRAM)).for_each(
+    std::thread::scope(|scope| {
+        other.iter().filter(|socket| socket.r#type().is_ok_and(|kind| kind == Type::DGRAM)).for_each(
             |socket| {
                 let socket = UdpSocket::from(socket.try_clone().expect("a descriptor"));
                 let over = &over;
@@ -144,9 +335,7 @@ fn nothing_is_lost_when_the_other_goes_on_alone() {
         let unanswered = client.join().expect("joined").expect("entered");
         over.store(true, Ordering::Relaxed);
         unanswered
-    });
-    assert_eq!(unanswered, 0);
-    old.stop(&rig);
+    })
 }
 
 fn reflect(socket: &UdpSocket, over: &AtomicBool) {

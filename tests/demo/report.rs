@@ -73,7 +73,7 @@ fn past_a_cache_that_keeps_its_promises() {
     assert!(report.direct.entries() > 0);
     let slow = report.doorstep.of(Setting::SlowAnswers).expect("measured").total();
     assert_eq!((slow.past_1s, slow.past_5s), (40, 0), "each took 1.2 seconds");
-    assert!(report.to_string().contains("through Doorstep none of 160 was"), "{report}");
+    assert!(report.in_plain_words().contains("through Doorstep none of 160 was"), "{report}");
     assert!(report.to_string().lines().all(|line| line.len() <= 92), "{report}");
     assert_gone(&prefix);
     assert!(!fs::exists(format!("/run/{prefix}-demo")).expect("a look"));

@@ -18,8 +18,12 @@ use super::plain_upstream::PlainUpstream;
 use super::server::Doorstep;
 use super::{alone, is_long};
 
-/// Queries per second of the noisy client.
-const FLOOD: usize = 50_000;
+/// Queries per second of the noisy client. Unoptimised code takes a whole CPU for fifty thousand, and then the
+/// kernel drops what it has no time for, whoever sent it.
+const FLOOD: usize = if cfg!(debug_assertions) { 20_000 } else { 50_000 };
+/// Between two looks at how many are due; the kernel adds its timer slack of 50 us. Five are sent at a time: who
+/// asks behind a burst waits for the burst.
+const PAUSE: Duration = Duration::from_micros(50);
 /// Queries per second of the quiet one: hits, and misses.
 const HITS: u32 = 1000;
 const MISSES: u32 = 200;
@@ -27,7 +31,7 @@ const MISSES: u32 = 200;
 /// A ceiling for memory under flood, in KiB.
 const MAX_RESIDENT: usize = 96 * 1024;
 
-/// Microseconds by which medians of a busy machine differ.
+/// Microseconds by which medians of a few rounds on a busy machine differ.
 const SLACK: f64 = 3000.0;
 
 /// What the noisy client sent and got.
@@ -67,7 +71,7 @@ impl Flood {
                     self.sent.fetch_add(usize::from(socket.send(&query).is_ok()), Relaxed);
                     number += 1;
                 }
-                thread::sleep(Duration::from_micros(500));
+                thread::sleep(PAUSE);
             }
         });
     }
@@ -202,7 +206,7 @@ fn a_noisy_client_leaves_the_others_their_answers() {
     let _turn = alone();
     let (node, other, bare) = (Node::start(), Node::start(), start_bare());
     let quiet = loopback::fresh();
-    let (count, milliseconds) = if is_long() { (5, 2000) } else { (3, 500) };
+    let (count, milliseconds) = if is_long() { (11, 2000) } else { (3, 500) };
     let lasting = Duration::from_millis(milliseconds);
     let look = |server| look(server, quiet, lasting, ask_anew);
     let _warm = look(node.address);
@@ -232,12 +236,15 @@ fn a_noisy_client_leaves_the_others_their_answers() {
     assert!(resident < MAX_RESIDENT, "{resident} KiB");
     assert!(refusals > 0.0 && refusals >= refused as f64 * 0.9, "{refused} refused, {refusals} counted");
     // This machine runs the flood, both upstreams, and perhaps unoptimised code: what Doorstep adds shows
-    // beside what a server that does nothing takes, and what a miss takes beside the same flood elsewhere.
+    // beside what a server that does nothing takes, and beside the same flood elsewhere.
     let [hit, floor] = [2, 4].map(|case| median(&rounds, |round| round[case][1]));
     assert!(hit < 2.0 * floor + SLACK, "a hit's p99 is {hit:.0} us, a bare server's {floor:.0} us");
-    let [miss, beside] = [2, 1].map(|case| median(&rounds, |round| round[case][3]));
-    assert!(
-        miss < 2.0 * beside + SLACK,
-        "a miss's p99 is {miss:.0} us, {beside:.0} us beside another's flood"
-    );
+    let slack = if is_long() { 0.0 } else { SLACK };
+    for (what, column, times) in [("hit", 1, 1.2), ("miss", 3, 2.0)] {
+        let [flooded, beside] = [2, 1].map(|case| median(&rounds, |round| round[case][column]));
+        assert!(
+            flooded < times * beside + slack,
+            "a {what}'s p99 is {flooded:.0} us, {beside:.0} us beside another's flood"
+        );
+    }
 }

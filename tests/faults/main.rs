@@ -21,6 +21,8 @@ mod exposition;
 mod load;
 #[path = "../common/loopback.rs"]
 mod loopback;
+#[path = "../common/machine.rs"]
+mod machine;
 #[path = "../common/message.rs"]
 mod message;
 #[allow(dead_code, reason = "each suite uses its own part")]
@@ -46,23 +48,13 @@ mod strays;
 mod table;
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Mutex;
+
+use machine::{alone, beside_others};
 
 /// Whether tables are made to be recorded.
 fn is_long() -> bool {
     std::env::var("DOORSTEP_FAULTS").is_ok_and(|mode| mode == "long")
-}
-
-static MACHINE: RwLock<()> = RwLock::new(());
-
-/// For a test that measures: none of the others runs beside it.
-fn alone() -> RwLockWriteGuard<'static, ()> {
-    MACHINE.write().unwrap_or_else(|failed| failed.into_inner())
-}
-
-/// For a test that does little but wait.
-fn beside_others() -> RwLockReadGuard<'static, ()> {
-    MACHINE.read().unwrap_or_else(|failed| failed.into_inner())
 }
 
 /// Does `work` with each of `jobs`, so many at a time; the results stand in the order of the jobs.

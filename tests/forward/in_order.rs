@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What a busy machine may add to an answer's time.
+const LATE: Duration = Duration::from_millis(100);
+
 /// A server that takes `slow` for names that begin with `slow`, and no time for others.
 async fn server(slow: Duration) -> Upstream {
     Upstream::start_in_order(move |asked| {
@@ -28,11 +31,12 @@ async fn load(client: &Client, prefix: &str, count: u32, pace: Duration) -> Vec<
 #[test]
 fn slow_names_do_not_wait_for_each_other() {
     const SLOW: Duration = Duration::from_millis(700);
-    run(async {
+    run_alone(async {
         let server = server(SLOW).await;
         let client = Client::new(&[force_tcp(&[&server])]);
         let took = load(&client, "slow", 8, Duration::ZERO).await;
-        assert!(took[7] < 3 * SLOW, "{took:?}");
+        // Two on each of four connections; three where one of these was late.
+        assert!(took[5] < 2 * SLOW + LATE && took[7] < 3 * SLOW + LATE, "{took:?}");
     });
 }
 
@@ -40,12 +44,13 @@ fn slow_names_do_not_wait_for_each_other() {
 #[test]
 fn a_burst_of_slow_names_is_spread() {
     const SLOW: Duration = Duration::from_millis(200);
-    run(async {
+    run_alone(async {
         let server = server(SLOW).await;
         let client = Client::new(&[force_tcp(&[&server])]);
         load(&client, "slow.first", 8, Duration::ZERO).await;
         let took = load(&client, "slow.then", 12, Duration::ZERO).await;
-        assert!(took[11] < SLOW + Duration::from_millis(100), "{took:?}");
+        // One more answer's time where two share a connection.
+        assert!(took[11] < 2 * SLOW, "{took:?}");
         // Where answers come at once, few connections are enough for the same.
         let quick = self::server(Duration::ZERO).await;
         let client = Client::new(&[force_tcp(&[&quick])]);
@@ -59,7 +64,7 @@ fn a_burst_of_slow_names_is_spread() {
 #[test]
 fn slow_names_delay_neither_each_other_nor_fast_ones() {
     const SLOW: Duration = Duration::from_millis(1200);
-    run(async {
+    run_alone(async {
         let server = server(SLOW).await;
         let client = Client::new(&[force_tcp(&[&server])]);
         let (slow, fast) = tokio::join!(
@@ -77,7 +82,7 @@ fn slow_names_delay_neither_each_other_nor_fast_ones() {
 /// Where answers overtake each other, nothing is gained by more connections.
 #[test]
 fn a_server_that_answers_out_of_order_is_found_out() {
-    run(async {
+    run_alone(async {
         let server = Upstream::start(|asked| {
             let takes = if asked.name.starts_with("slow") { 600 } else { 0 };
             vec![Step::Wait(Duration::from_millis(takes)), Step::Send(asked.answer())]

@@ -1,5 +1,8 @@
 //! Which transport a query takes, and how one leads to another.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use super::*;
 use crate::upstream::query_edns;
 
@@ -65,6 +68,39 @@ fn each_datagram_has_a_port_of_its_own() {
         }
         assert_eq!(server.asked().len(), 50);
         assert_eq!(client.counts.opened.get(), 50);
+    });
+}
+
+/// More of them than hedges are saved up for.
+#[test]
+fn a_lost_datagram_is_sent_again_where_many_are_lost() {
+    const LOST: usize = 900;
+    run(async {
+        let seen = RefCell::new(HashSet::new());
+        let server = Upstream::start(move |asked| {
+            let is_lost = asked.name.starts_with("lost") && seen.borrow_mut().insert(asked.name.clone());
+            if is_lost { Vec::new() } else { answer(asked) }
+        })
+        .await;
+        let client = Client::new(&[forward_to(&[&server])]);
+        let began = Instant::now();
+        // In waves, or the server's socket would lose more.
+        let lost = join_all((0..LOST).map(async |number| {
+            tokio::time::sleep(Duration::from_millis(number as u64 / 50 * 25)).await;
+            client.udp(&format!("lost{number}")).await
+        }));
+        let others = async {
+            while began.elapsed() < Duration::from_secs(2) {
+                assert_answered(client.udp("there").await);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let (replies, ()) = tokio::join!(lost, others);
+        replies.into_iter().for_each(assert_answered);
+        assert!(began.elapsed() < Duration::from_millis(3800), "{:?}", began.elapsed());
+        assert!(client.counts.withheld.get() >= 300, "{} withheld", client.counts.withheld.get());
+        let asked = server.asked().iter().filter(|asked| asked.name.starts_with("lost")).count();
+        assert_eq!(asked, 2 * LOST);
     });
 }
 

@@ -27,6 +27,7 @@ fn mistakes_in_the_command_line() {
         (&["-health-port=70000"], 2, "-health-port"),
         (&["-setupinterface=perhaps"], 2, "-setupinterface"),
         (&["-syncinterval=soon"], 2, "-syncinterval"),
+        (&["-localip", "169.254.20.10", "-interfacename", "nodelocaldns-ipv4"], 2, "at most 15 octets"),
         (&["-localip", "169.254.20.10", "serve"], 2, "unexpected `serve`"),
         (&[switches, "false"], 2, "write -setupiptables=false"),
         (&["-localip", "169.254.20.10, 10.0.0.10"], 64, "invalid localip specified"),
@@ -73,4 +74,15 @@ fn every_spelling_of_a_flag_is_understood() {
         let _server = setup.flag("-quiet").start();
         assert_eq!(udp((ip, 5333).into(), &ask(&format!("n{number}.test"))).rcode(), 0, "{spelling}");
     }
+}
+
+/// node-cache starts as well, and listens on a port that nobody knows.
+#[test]
+fn without_an_address_there_are_no_metrics_of_its_own() {
+    let upstream = Scripted::start(answer);
+    let address = loopback::fresh_dns();
+    let setup = Setup::new(address.ip(), &super::block(".", address.ip(), upstream.address, ""));
+    let server = setup.flag("-metrics-listen-address=").start();
+    assert_eq!(udp(address, &ask("a.test")).rcode(), 0);
+    assert!(std::net::TcpStream::connect(server.metrics()).is_err());
 }

@@ -25,6 +25,7 @@ mod kube_dns;
 mod loops;
 mod ports;
 mod privileges;
+mod relay;
 mod reload;
 mod signals;
 

@@ -21,7 +21,8 @@ fn a_taken_port_is_named_with_its_remedy() {
     let ip = address.ip();
     let text = super::block(".", ip, (ip, 1).into(), &format!("health {ip}:8080"));
     let expect = |protocol: &str, taken: SocketAddr| {
-        let (code, _, stderr) = Setup::new(ip, &text).run();
+        let (code, stdout, stderr) = Setup::new(ip, &text).run();
+        assert!(!stdout.contains("worker"), "the reason is enough: {stdout}");
         assert_eq!(code, Some(1), "{stderr}");
         let expected = format!("cannot listen on {protocol} {taken}: address already in use");
         assert!(stderr.contains(&expected), "{stderr}");
@@ -36,6 +37,18 @@ fn a_taken_port_is_named_with_its_remedy() {
     let health = SocketAddr::new(ip, 8080);
     let _http = TcpListener::bind(health).unwrap();
     expect("tcp", health);
+}
+
+/// It may come later, so it is bound all the same. A typing error would be found by nobody otherwise.
+#[test]
+fn an_address_that_is_not_here_is_named() {
+    let address = loopback::fresh_dns();
+    let block = |ip: &str| super::block(".", ip.parse().unwrap(), address, "");
+    let server = Setup::new(address.ip(), &block(&address.ip().to_string())).start();
+    assert!(!server.log().contains("no address of this node"), "{}", server.log());
+    server.rewrite(&block("192.0.2.53"));
+    server.signal(rustix::process::Signal::USR1);
+    server.wait_for_log("192.0.2.53 is no address of this node: nobody is answered there until it is");
 }
 
 /// As with node-cache: its own metrics port does not keep DNS from being served.

@@ -264,7 +264,7 @@ fn open_to_all(path: &Path) {
 
 /// The process whose parent is `server`.
 #[track_caller]
-fn worker_of(server: &Doorstep) -> i32 {
+pub fn worker_of(server: &Doorstep) -> i32 {
     let guardian = server.pid().as_raw_nonzero().to_string();
     let mut worker = None;
     wait(PATIENCE, || {

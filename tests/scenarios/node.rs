@@ -113,7 +113,8 @@ impl Node {
         let zones = Arc::new_cyclic(|siblings| {
             let zone = |(origin, block)| {
                 let [shard, miss_shard] = [(); 2].map(|()| ZoneShard::detached());
-                Arc::new(Zone { origin, block, shard, miss_shard, local: None, siblings: siblings.clone() })
+                let (server, siblings) = (String::new(), siblings.clone());
+                Arc::new(Zone { origin, block, shard, miss_shard, local: None, server, siblings })
             };
             Zones::new(served.into_iter().map(zone).collect(), ZoneShard::detached(), true)
         });

@@ -7,6 +7,7 @@ use super::loopback;
 use super::message::{Answer, ask};
 use super::scripted::{Scripted, answer};
 use super::server::Setup;
+use super::upstream::Step;
 
 #[test]
 fn udp_and_tcp_on_both_families() {
@@ -23,6 +24,29 @@ fn udp_and_tcp_on_both_families() {
     }
     // One block, one cache, whatever the way in.
     assert_eq!(upstream.asked().len(), 1);
+}
+
+/// Two blocks for the same names are two worlds: whoever asks at one address must not hear the other's answers.
+#[test]
+fn blocks_that_differ_by_address_alone_keep_their_own_cache() {
+    let upstreams = [Scripted::start(answer), Scripted::start(|asked| vec![Step::Send(asked.reply(3))])];
+    let [one, other] = [loopback::fresh(), loopback::fresh()];
+    let port = loopback::free_port(one);
+    let text = |directive: &str| {
+        let block = |ip, upstream: &Scripted| {
+            format!(".:{port} {{\n bind {ip}\n cache\n forward . {}\n {directive}\n}}\n", upstream.address)
+        };
+        block(one, &upstreams[0]) + &block(other, &upstreams[1])
+    };
+    let server = Setup::new(one, &text("")).start();
+    let rcodes = || [one, other].map(|ip| udp(SocketAddr::new(ip, port), &ask("a.test")).rcode());
+    // From one alone, before; from both, after.
+    udp(SocketAddr::new(one, port), &ask("a.test"));
+    server.rewrite(&text("errors"));
+    server.signal(rustix::process::Signal::USR1);
+    server.wait_for_log_times("running configuration", 2);
+    assert_eq!(rcodes(), [0, 3]);
+    assert_eq!(upstreams[0].asked().len(), 1);
 }
 
 #[test]

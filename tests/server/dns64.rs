@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::client::udp;
+use super::exposition::scrape;
 use super::message::{Answer, ask, rr};
 use super::scripted::Scripted;
 use super::server::Doorstep;
@@ -101,6 +102,30 @@ fn it_stands_before_rewrite() {
     let served = Served::start(upstream.address, directives);
     assert_eq!(addresses(&asked(served.address, "old.test")), texts(&MADE));
     assert_eq!(upstream.count("four.test."), 2);
+}
+
+#[test]
+fn translations_are_counted() {
+    let upstream = Scripted::start(world);
+    let address = loopback::fresh_dns();
+    let metrics = SocketAddr::new(address.ip(), 9253);
+    let directives = format!("prometheus {metrics}\n dns64 {{\n allow_ipv4\n }}");
+    let _server = Doorstep::start(address.ip(), &super::corefile(address, upstream.address, &directives));
+    for name in ["four.test", "four.test", "five.test", "six.test", "nx.test"] {
+        asked(address, name);
+    }
+    let shown = scrape(metrics);
+    let own = format!("server=\"dns://{address}\"");
+    for line in [
+        format!("coredns_dns64_requests_translated_total{{{own}}} 2"),
+        format!(r#"coredns_dns_responses_total{{plugin="dns64",rcode="NOERROR",{own},view="",zone="."}} 2"#),
+        // The name that has one.
+        format!(
+            r#"coredns_dns_responses_total{{plugin="forward",rcode="NOERROR",{own},view="",zone="."}} 1"#
+        ),
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "no {line} in\n{shown}");
+    }
 }
 
 /// Who asks over IPv4 can reach IPv4 addresses, and has no use for others.

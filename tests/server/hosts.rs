@@ -83,6 +83,28 @@ fn a_changed_file_is_read_again() {
     }));
 }
 
+/// The rest of the file counts.
+#[test]
+fn a_line_that_is_no_entry_is_named() {
+    let address = loopback::fresh_dns();
+    let setup = Setup::bare(address.ip());
+    let file = setup.path("hosts");
+    let text = format!(". {{\n bind {}\n hosts {} {{\n reload 10ms\n }}\n}}\n", address.ip(), file.display());
+    std::fs::write(setup.corefile(), text).unwrap();
+    std::fs::write(&file, "# ours\n192.0.2.1 a.test\n192.0.2.300 b.test\n192.0.2.4 c..test d.test\n")
+        .unwrap();
+    let server: Doorstep = setup.start();
+    server.wait_for_log(
+        "hosts:3: `192.0.2.300` is not an address and left out, as is something in 1 more line",
+    );
+    assert_eq!(data(&udp(address, &ask("d.test"))), [vec![192, 0, 2, 4]]);
+    replace(&file, "192.0.2.1 a.test b..test\n192.0.2.1\n");
+    assert!(wait(PATIENCE, || {
+        udp(address, &ask("a.test"));
+        server.log().contains("hosts:1: `b..test` is not a name and left out\n")
+    }));
+}
+
 #[test]
 fn who_answered_is_counted() {
     let upstream = Scripted::start(answer);

@@ -2,6 +2,7 @@
 
 use super::Served;
 use super::client::udp;
+use super::exposition::scrape;
 use super::message::{Answer, ask, rr, wire_name};
 use super::scripted::Scripted;
 use super::upstream::{Asked, Step};
@@ -162,6 +163,7 @@ fn what_cannot_be_is_a_failure() {
         assert_eq!(udp(served.address, &ask(name).qtype(rr::A)).rcode(), 2, "{name}");
     }
     assert_eq!(upstream.count("old.test"), 0);
+    served.server.wait_for_log("plugin/errors: 2 long.test. A: plugin/rewrite: ");
 }
 
 /// The other name goes on to `template`, and to the upstream of this block.
@@ -208,4 +210,24 @@ fn other_rules_have_another_cache() {
     assert_eq!(asked("rewrite type A AAAA", 3), 2);
     assert_eq!(asked("bufsize 1000\n rewrite type A AAAA", 4), 2);
     assert_eq!(asked("rewrite type A TXT", 5), 3);
+}
+
+#[test]
+fn who_answered_is_counted() {
+    let upstream = Scripted::start(echo);
+    let address = super::loopback::fresh_dns();
+    let metrics = std::net::SocketAddr::new(address.ip(), 9253);
+    let directives = format!("prometheus {metrics}\n rewrite name old.test new.test");
+    let _server =
+        super::Doorstep::start(address.ip(), &super::corefile(address, upstream.address, &directives));
+    for name in ["old.test", "new.test"] {
+        udp(address, &ask(name));
+    }
+    let shown = scrape(metrics);
+    for plugin in ["forward", "rewrite"] {
+        let line = format!(
+            r#"coredns_dns_responses_total{{plugin="{plugin}",rcode="NOERROR",server="dns://{address}",view="",zone="."}} 1"#
+        );
+        assert!(shown.lines().any(|shown| shown == line), "no {line} in\n{shown}");
+    }
 }

@@ -1,8 +1,11 @@
 //! `template`: replies made up here.
 
+use std::net::SocketAddr;
+
 use rustix::process::Signal;
 
 use super::client::udp;
+use super::exposition::scrape;
 use super::message::{Answer, ask, bit, rr, wire_name};
 use super::scripted::{Scripted, answer};
 use super::{Doorstep, Served, loopback};
@@ -147,6 +150,60 @@ fn an_alias_comes_with_its_addresses() {
     assert_eq!(udp(address, &ask("web.alias.test").qtype(rr::TXT)).section(1).len(), 1);
     let types: Vec<_> = udp(address, &ask("a.loop.test")).section(1).iter().map(|r| r.rtype).collect();
     assert!(types.len() < 12 && types.iter().all(|rtype| *rtype == CNAME), "{types:?}");
+}
+
+/// Each of two aliases that lead back doubles the work at every step; there are few steps in all.
+#[test]
+fn aliases_of_aliases_come_to_an_end() {
+    let upstream = Scripted::start(answer);
+    let directive = "template IN A loop.test {\n answer \"{{ .Name }} CNAME up.test\" \"{{ .Name }} CNAME a.loop.test\" \
+                     \"{{ .Name }} CNAME b.loop.test\"\n }";
+    let served = Served::start(upstream.address, directive);
+    assert_eq!(asked(&served, "a.loop.test", rr::A).rcode(), 0);
+    assert!((1..=8).contains(&upstream.asked().len()), "{} queries", upstream.asked().len());
+}
+
+#[test]
+fn matches_and_failures_are_counted() {
+    let address = loopback::fresh_dns();
+    let metrics = SocketAddr::new(address.ip(), 9253);
+    let text = format!(
+        r#"test {{
+            bind {}
+            prometheus {metrics}
+            template IN ANY a.test b.test {{
+                match ^(?P<n>[^.]*)
+                answer "{{{{ .Name }}}} 60 IN TXT {{{{parseInt (index .Match 1) 16 8}}}}"
+                additional "{{{{ .Name }}}} 60 IN A \"{{{{- .Group.n }}}}.0.0.1\""
+            }}
+            template IN AAAA {{
+                rcode SERVFAIL
+            }}
+        }}"#,
+        address.ip()
+    );
+    let _server = Doorstep::start(address.ip(), &text);
+    for (name, qtype) in
+        [("1.a.test", rr::TXT), ("ff.b.test", 255), ("x.a.test", rr::TXT), ("c.test", rr::AAAA)]
+    {
+        udp(address, &ask(name).qtype(qtype));
+    }
+    let shown = scrape(metrics);
+    let own = format!("server=\"dns://{address}\"");
+    for line in [
+        format!(r#"matches_total{{class="IN",{own},type="TXT",view="",zone="a.test."}} 2"#),
+        format!(r#"matches_total{{class="IN",{own},type="ANY",view="",zone="b.test."}} 1"#),
+        format!(r#"matches_total{{class="IN",{own},type="AAAA",view="",zone="test."}} 1"#),
+        format!(
+            r#"template_failures_total{{class="IN",section="answer",{own},template="{{{{.Name}}}} 60 IN TXT {{{{parseInt (index .Match 1) 16 8}}}}",type="TXT",view="",zone="a.test."}} 1"#
+        ),
+        format!(
+            r#"rr_failures_total{{class="IN",section="additional",{own},template="{{{{.Name}}}} 60 IN A \"{{{{.Group.n}}}}.0.0.1\"",type="ANY",view="",zone="b.test."}} 1"#
+        ),
+    ] {
+        let line = format!("coredns_template_{line}");
+        assert!(shown.lines().any(|shown| shown == line), "no {line} in\n{shown}");
+    }
 }
 
 /// Another configuration must not say what this one said.

@@ -40,3 +40,27 @@ fn what_is_forwarded_is_not_its_business() {
     let served = super::Served::start(upstream.address, "whoami");
     assert_eq!(udp(served.address, &ask("a.test")).section(1)[0].rdata, [192, 0, 2, 7]);
 }
+
+/// With the label for the port in front, it would be no name (RFC 1035 §2.3.4).
+#[test]
+fn the_longest_names_get_the_address_alone() {
+    let address = loopback::fresh_dns();
+    let text = format!("test {{\n bind {}\n whoami\n}}\n", address.ip());
+    let _server = Doorstep::start(address.ip(), &text);
+    let label = "a".repeat(61);
+    // 250 octets with the last label and the root.
+    let longest = format!("{label}.{label}.{label}.{}.test", "b".repeat(57));
+    assert_eq!(wire_name(&longest).len(), 250);
+    assert_eq!(udp(address, &ask(&longest)).section(3).len(), 2);
+    let longer = udp(address, &ask(&format!("c.{longest}")));
+    assert_eq!((longer.rcode(), longer.section(3).len(), longer.section(3)[0].rtype), (0, 1, rr::A));
+}
+
+/// RFC 1035 §4.1.1: the operation is copied into the response.
+#[test]
+fn a_notification_gets_the_reply_to_one() {
+    let address = loopback::fresh_dns();
+    let text = format!("test {{\n bind {}\n whoami\n}}\n", address.ip());
+    let _server = Doorstep::start(address.ip(), &text);
+    assert_eq!(udp(address, &ask("a.test").opcode(4)).flags() >> 11 & 15, 4);
+}

@@ -205,10 +205,14 @@ impl Table {
         for octets in octets.chunks(BLOCK).rev() {
             let link = self.take_block(writer);
             let Some(words) = self.block(link) else { break };
-            for (word, octets) in words.iter().zip(octets.chunks(8)) {
-                let mut whole = [0; 8];
-                whole[..octets.len()].copy_from_slice(octets);
-                word.store(u64::from_ne_bytes(whole), Relaxed);
+            let (whole, rest) = octets.as_chunks::<8>();
+            for (word, octets) in words.iter().zip(whole) {
+                word.store(u64::from_ne_bytes(*octets), Relaxed);
+            }
+            if let Some(word) = words.get(whole.len()).filter(|_| !rest.is_empty()) {
+                let mut padded = [0; 8];
+                padded[..rest.len()].copy_from_slice(rest);
+                word.store(u64::from_ne_bytes(padded), Relaxed);
             }
             self.block_link(link).store(first, Relaxed);
             first = link;

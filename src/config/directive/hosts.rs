@@ -55,6 +55,9 @@ fn read(option: &Directive, hosts: &mut Hosts, scope: &mut Scope<'_>) {
                 let message = format!("`{address}` is neither an option nor an address with names");
                 scope.warn(option.name.span, format!("{message}: the line has no effect"));
             }
+            for word in option.args.iter().filter(|word| Name::from_text(&word.text).is_err()) {
+                scope.warn(word.span, format!("`{}` is not a name and left out", word.text));
+            }
             let words = std::iter::once(&option.name).chain(&option.args);
             let words: Vec<&str> = words.map(|word| word.text.as_str()).collect();
             hosts.inline.push(words.join(" "));

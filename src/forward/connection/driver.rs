@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::super::dial::Stream;
 use super::super::error::Reason;
 use super::super::frame::FrameReader;
-use super::{Connection, Delivery};
+use super::{BUSY, Connection, Delivery};
 
 /// The task behind a connection.
 pub(super) struct Driver<S> {
@@ -89,7 +89,14 @@ impl<S: Stream> Driver<S> {
             let mut state = self.connection.state.borrow_mut();
             while let Some(frame) = self.reader.take().map_err(|_| Reason::Garbage)? {
                 let remote = &self.connection.remote;
-                match state.deliver(frame, now)? {
+                let delivery = state.deliver(frame, now)?;
+                if delivery.is_some() {
+                    remote.flow.answered(now);
+                    if state.lag > BUSY {
+                        remote.slow.set(Some(now));
+                    }
+                }
+                match delivery {
                     Some(Delivery::InOrder) => {}
                     Some(Delivery::Overtaken) => remote.overtaken.set(Some(now)),
                     None => remote.metrics.unrelated(remote.to),

@@ -33,6 +33,8 @@ fn remote() -> Rc<Remote> {
         expire: EXPIRE,
         max_queries: Some(4),
         overtaken: Cell::default(),
+        flow: Default::default(),
+        slow: Cell::default(),
         random: Rc::new(Random::new()),
         metrics: Rc::new(NoMetrics),
     })

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use tokio::time::{Instant, timeout};
 
+use super::super::connection::BUSY;
 use super::super::connection::Connection;
 use super::super::dial::Stream;
 use super::super::error::{Failure, Reason};
 use super::super::proof;
-use super::{BUSY, Pool};
+use super::Pool;
 
 impl Pool {
     /// Starts a connect unless one is under way. It goes on when the query that wanted it is gone.

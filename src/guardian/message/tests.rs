@@ -18,6 +18,7 @@ fn messages_come_back_as_they_were() {
         health_port: Some(8080),
         lameduck: Duration::from_secs(5),
         relays: vec!["10.0.0.10:53".parse().unwrap(), "[fd00::a]:53".parse().unwrap()],
+        unrelayed: vec!["169.254.20.10:53".parse().unwrap()],
         caches: vec![CacheFile { label: "cluster.local.,. 1 2".to_owned(), file: file() }],
     };
     let messages = [

@@ -64,6 +64,14 @@ impl Saved {
         let mark = format!("--comment \"{COMMENT_PREFIX}");
         self.rules.iter().filter(move |rule| rule.text.contains(&mark))
     }
+
+    /// Those of them that are for no address in `elsewhere`.
+    pub fn leftovers(&self, elsewhere: &[IpAddr]) -> impl Iterator<Item = &SavedRule> {
+        let is_kept = |rule: &SavedRule| {
+            words(&rule.text).iter().filter_map(|word| host(word)).any(|ip| elsewhere.contains(&ip))
+        };
+        self.commented().filter(move |rule| !is_kept(rule))
+    }
 }
 
 impl SavedRule {

@@ -149,17 +149,18 @@ pub fn to_kernel(step: &Step) -> ListAttribute<ExpressionAttribute> {
 /// The steps of a listed rule; `None` when it has one that none of ours has. Attributes beside the
 /// ones that we set are the kernel's business (counts, and what later kernels may add).
 pub fn from_kernel(list: &[ListAttribute<ExpressionAttribute>]) -> Option<Vec<Step>> {
-    list.iter()
-        .map(|element| match element {
-            ListAttribute::Element(attributes) => attributes.iter().find_map(|a| match a {
-                ExpressionAttribute::Data(expression) => step(expression),
-                // An expression without attributes may come without data.
-                ExpressionAttribute::Name(name) if name == "notrack" => Some(Step::NoTrack),
-                _ => None,
-            }),
-            _ => None,
-        })
-        .collect()
+    list.iter().map(read).collect()
+}
+
+/// One step of anybody's rule, if ours have such.
+pub fn read(element: &ListAttribute<ExpressionAttribute>) -> Option<Step> {
+    let ListAttribute::Element(attributes) = element else { return None };
+    attributes.iter().find_map(|a| match a {
+        ExpressionAttribute::Data(expression) => step(expression),
+        // An expression without attributes may come without data.
+        ExpressionAttribute::Name(name) if name == "notrack" => Some(Step::NoTrack),
+        _ => None,
+    })
 }
 
 fn step(expression: &Expressions) -> Option<Step> {

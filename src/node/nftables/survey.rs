@@ -42,13 +42,13 @@ pub struct Survey {
 }
 
 /// A rule of anybody's.
-struct Foreign {
-    family: NetfilterProtoFamily,
-    table: String,
-    chain: String,
-    handle: u64,
-    comment: Option<String>,
-    expressions: Vec<ListAttribute<ExpressionAttribute>>,
+pub(super) struct Foreign {
+    pub(super) family: NetfilterProtoFamily,
+    pub(super) table: String,
+    pub(super) chain: String,
+    pub(super) handle: u64,
+    pub(super) comment: Option<String>,
+    pub(super) expressions: Vec<ListAttribute<ExpressionAttribute>>,
 }
 
 /// What one rule tells.
@@ -98,7 +98,7 @@ fn told(message: NetfilterMessage) -> Option<Told> {
     })
 }
 
-fn foreign(message: NetfilterMessage) -> Option<Foreign> {
+pub(super) fn foreign(message: NetfilterMessage) -> Option<Foreign> {
     let family = message.header.family;
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.inner else {
         return None;
@@ -147,7 +147,7 @@ fn ours(rule: &Foreign) -> Option<Rule> {
     Some(Rule { table, chain, protocol: protocol?, direction, address, port: port?, verdict })
 }
 
-fn ip(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip(octets: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::table::Table;
+use super::table::{Broken, Table};
 use crate::metrics::{Gauge, Registry, names};
 use crate::plugin::Hosts;
 
@@ -28,6 +28,8 @@ struct State {
     table: Arc<Table>,
     seen: Option<Stamp>,
     looked: Instant,
+    /// Of what cannot be read, and the log says so.
+    complained: Option<Option<Stamp>>,
 }
 
 /// What changes when a file does.
@@ -55,7 +57,7 @@ impl HostsFile {
     /// Reads the file for the first time; if it cannot be read, there are no entries, and the log says why.
     pub fn new(settings: &Arc<Hosts>, inline: usize, registry: &Registry) -> HostsFile {
         let path = settings.path.display().to_string();
-        let state = State { table: Arc::default(), seen: None, looked: Instant::now() };
+        let state = State { table: Arc::default(), seen: None, looked: Instant::now(), complained: None };
         let file = HostsFile {
             settings: settings.clone(),
             state: Mutex::new(state),
@@ -74,7 +76,9 @@ impl HostsFile {
             let settings = self.settings.clone();
             let reading = tokio::task::spawn_blocking(move || read(&settings)).await;
             if let Ok(table) = reading {
-                self.keep(Some(stamp), table);
+                let before = self.keep(Some(stamp), table);
+                // To give a large one back takes a while, too.
+                tokio::task::spawn_blocking(move || drop(before));
             }
         }
         self.lock().table.clone()
@@ -93,20 +97,42 @@ impl HostsFile {
         (state.seen != Some(stamp)).then_some(stamp)
     }
 
-    fn keep(&self, stamp: Option<Stamp>, table: Result<Table, Unreadable>) {
+    /// Takes `table` for the file's, or says why not; the one before.
+    fn keep(&self, stamp: Option<Stamp>, table: Result<Table, Unreadable>) -> Option<Arc<Table>> {
         let mut state = self.lock();
+        let mut before = None;
         state.seen = stamp;
         match table {
             Ok(table) => {
-                state.table = Arc::new(table);
+                self.report(&table.broken);
+                before = Some(std::mem::replace(&mut state.table, Arc::new(table)));
+                state.complained = None;
                 self.read_at.set(stamp.map_or(0, |stamp| stamp.modified.0));
             }
             Err(error) => {
-                let path = self.settings.path.display();
-                tracing::warn!("plugin/hosts: {path} is not read, {} stay: {error}", state.table.count());
+                // What the system refuses now it may give later, the file as it was.
+                if matches!(error, Unreadable::Io(_)) {
+                    state.seen = None;
+                }
+                if state.complained.replace(stamp) != Some(stamp) {
+                    let path = self.settings.path.display();
+                    tracing::warn!("plugin/hosts: {path} is not read, {} stay: {error}", state.table.count());
+                }
             }
         }
         self.entries.set(i64::try_from(state.table.len() + self.inline).unwrap_or(i64::MAX));
+        before
+    }
+
+    fn report(&self, broken: &Broken) {
+        let Some((line, reason)) = &broken.first else { return };
+        let path = self.settings.path.display();
+        let others = match broken.others {
+            0 => String::new(),
+            1 => ", as is something in 1 more line".to_owned(),
+            others => format!(", as is something in {others} more lines"),
+        };
+        tracing::warn!("plugin/hosts: {path}:{line}: {reason} and left out{others}");
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -152,4 +178,29 @@ fn text(path: &Path) -> Result<Vec<u8>, Unreadable> {
         return Err(Unreadable::Binary);
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Name;
+
+    /// What the system could not give once (descriptors, say), it may give later, with no change of the file.
+    #[tokio::test]
+    async fn a_file_that_could_not_be_read_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts");
+        std::fs::write(&path, "192.0.2.1 a.test\n").unwrap();
+        let zones = vec![Name::root()];
+        let settings =
+            Hosts { path: path.clone(), zones, reload: Duration::from_nanos(1), ..Hosts::default() };
+        let file = HostsFile::new(&Arc::new(settings), 0, &Registry::new());
+        std::fs::write(&path, "192.0.2.1 a.test b.test\n").unwrap();
+        let stamp = Stamp::of(&std::fs::metadata(&path).unwrap());
+        file.keep(Some(stamp), Err(Unreadable::Io(io::ErrorKind::Other.into())));
+        assert_eq!(file.lock().table.len(), 2);
+        assert_eq!(file.table().await.len(), 4);
+        // Who is replaced is for the caller to drop, where it holds up nobody.
+        assert_eq!(file.keep(None, Ok(Table::default())).map(|before| before.len()), Some(4));
+    }
 }

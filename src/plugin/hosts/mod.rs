@@ -12,11 +12,14 @@ use super::Outcome;
 use super::config::Hosts as Config;
 use super::draft::{Draft, Section, record};
 use crate::metrics::{AnsweredBy, Registry};
-use crate::wire::{Query, Rcode, record_type};
+use crate::wire::{MAX_MESSAGE, Query, Rcode, record_type};
 use file::HostsFile;
 use table::{Table, reversed};
 
 pub(super) use table::address;
+
+/// Records that a message can hold, however short: an owner of two octets, ten fixed ones and an address.
+const MOST: usize = MAX_MESSAGE / 16;
 
 /// `hosts` of one block.
 pub(super) struct Hosts {
@@ -66,7 +69,7 @@ impl Hosts {
     fn pointers(&self, file: &Table, name: &[u8]) -> Option<Vec<Vec<u8>>> {
         let address: IpAddr = reversed(name)?;
         let names = [file, &self.inline].into_iter().flat_map(|table| table.names(address));
-        Some(names.map(|name| name.as_wire().to_vec()).collect())
+        Some(names.take(MOST).map(|name| name.as_wire().to_vec()).collect())
     }
 
     /// The data of the records of this type; `None`: nobody knows the name.
@@ -79,10 +82,10 @@ impl Hosts {
         let all = found.into_iter();
         Some(match qtype {
             record_type::A => {
-                all.flat_map(|addresses| addresses.v4.iter().map(|v4| v4.octets().to_vec())).collect()
+                all.flat_map(|addresses| &addresses.v4).take(MOST).map(|v4| v4.octets().to_vec()).collect()
             }
             record_type::AAAA => {
-                all.flat_map(|addresses| addresses.v6.iter().map(|v6| v6.octets().to_vec())).collect()
+                all.flat_map(|addresses| &addresses.v6).take(MOST).map(|v6| v6.octets().to_vec()).collect()
             }
             _ => Vec::new(),
         })

@@ -12,6 +12,17 @@ pub(super) struct Table {
     names: HashMap<Name, Addresses, foldhash::fast::RandomState>,
     addresses: HashMap<IpAddr, Vec<Name>, foldhash::fast::RandomState>,
     entries: usize,
+    /// What could not be read.
+    pub broken: Broken,
+}
+
+/// Lines with something in them that is no entry.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The number of the first, from 1, and what it is about.
+    pub first: Option<(usize, String)>,
+    /// How many there are besides.
+    pub others: usize,
 }
 
 /// The addresses of a name.
@@ -22,22 +33,46 @@ pub(super) struct Addresses {
 }
 
 impl Table {
-    /// Reads lines `ADDRESS NAME...`; `#` begins a comment. Names outside `zones` are left out, and so are
-    /// lines without an address or a name.
+    /// Reads lines `ADDRESS NAME...`; `#` begins a comment. Names outside `zones` are left out, and so is what
+    /// is neither address nor name.
     pub fn parse(text: &[u8], zones: &[Name], reverse: bool) -> Table {
         let mut table = Table::default();
-        for line in text.split(|octet| *octet == b'\n') {
+        for (number, line) in (1..).zip(text.split(|octet| *octet == b'\n')) {
             let line = line.split(|octet| *octet == b'#').next().unwrap_or_default();
-            let Ok(line) = std::str::from_utf8(line) else { continue };
-            let mut words = line.split_whitespace();
-            let Some(address) = words.next().and_then(address) else { continue };
-            for name in words.filter_map(|word| Name::from_text(word).ok()) {
-                if zones.iter().any(|zone| zone.contains(name.as_wire())) {
-                    table.insert(address, name, reverse);
+            let read = match std::str::from_utf8(line) {
+                Ok(line) => table.read(line, zones, reverse),
+                Err(_) => Err("it is not UTF-8".to_owned()),
+            };
+            if let Err(reason) = read {
+                match table.broken.first {
+                    Some(_) => table.broken.others += 1,
+                    None => table.broken.first = Some((number, reason)),
                 }
             }
         }
         table
+    }
+
+    /// Reads a line; `Err` says what in it is left out.
+    fn read(&mut self, line: &str, zones: &[Name], reverse: bool) -> Result<(), String> {
+        let is_not = |word: &str, what: &str| {
+            let word: String = word.chars().take(64).collect();
+            format!("`{word}` is not {what}")
+        };
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next() else { return Ok(()) };
+        let address = address(first).ok_or_else(|| is_not(first, "an address"))?;
+        let mut result = Ok(());
+        for word in words {
+            match Name::from_text(word) {
+                Ok(name) if zones.iter().any(|zone| zone.contains(name.as_wire())) => {
+                    self.insert(address, name, reverse);
+                }
+                Ok(_) => {}
+                Err(_) => result = result.and_then(|()| Err(is_not(word, "a name"))),
+            }
+        }
+        result
     }
 
     fn insert(&mut self, address: IpAddr, name: Name, reverse: bool) {
@@ -122,6 +157,15 @@ mod tests {
         assert_eq!(table.addresses(name("mapped").as_wire()).map(|found| found.v4.len()), Some(1));
         assert_eq!(table.addresses(name("scoped").as_wire()).map(|found| found.v6.len()), Some(1));
         assert_eq!(table.len(), 4);
+    }
+
+    #[test]
+    fn what_is_no_entry_is_named() {
+        let broken = table("\n# a\n10.0.0.1\nno a\n10.0.0.1 a..b c\n10.0.0.2 a\n10.0.0.3 \\1 \\2").broken;
+        assert_eq!(broken, Broken { first: Some((4, "`no` is not an address".into())), others: 2 });
+        assert_eq!(table("10.0.0.2 a\n\r\n").broken, Broken::default());
+        let octets = Table::parse(b"10.0.0.1 a\xff b", &[Name::root()], false);
+        assert_eq!((octets.len(), octets.broken.first.is_some()), (0, true));
     }
 
     #[test]

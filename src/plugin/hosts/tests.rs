@@ -139,3 +139,15 @@ async fn what_is_known_what_is_not_and_what_is_elsewhere() {
     let hosts = case.hosts_with(|config| config.reverse = false);
     assert_eq!(asked(&hosts, &reverse([192, 0, 2, 1]), record_type::PTR).await, None);
 }
+
+/// As lists of names that are to lead nowhere have it: who asks for all of them must not keep the thread busy.
+#[tokio::test]
+async fn no_more_is_looked_at_than_a_reply_can_hold() {
+    let case = Case::new();
+    let names: String = (0..20_000).map(|n| format!(" n{n}.test")).collect();
+    case.write(format!("0.0.0.0{names}\n").as_bytes());
+    let hosts = case.hosts();
+    let table = hosts.file.table().await;
+    let pointers = hosts.pointers(&table, name("0.0.0.0.in-addr.arpa").as_wire()).unwrap();
+    assert!(pointers.len() < 4096, "{}", pointers.len());
+}

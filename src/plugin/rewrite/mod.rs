@@ -8,7 +8,7 @@ mod rule;
 
 pub use rule::{Action, AnswerPart, AnswerRule, Matcher, OptionEdit, Rule};
 
-use crate::wire::{Message, Name, Rcode, write_text};
+use crate::wire::{Flags, Message, Name, Rcode, same_question, write_text};
 use answer::Change;
 
 /// What the rules made of a query.
@@ -17,8 +17,8 @@ pub(super) enum Outcome<'r> {
     Same,
     /// Another query, or the same with something to do about its answer.
     Rewritten(Rewritten<'r>),
-    /// A name that no name can be: this is the reply.
-    Reply(Vec<u8>),
+    /// There is no such query; and why.
+    Impossible(String),
 }
 
 /// A query that is not the client's.
@@ -64,16 +64,14 @@ pub(super) fn rewrite<'r>(rules: &'r [Rule], message: &[u8], name: &[u8]) -> Out
     if !concerned {
         return Outcome::Same;
     }
-    match question.to_wire() {
-        Some((name, octets)) => {
-            let mut asked = Message { question: octets, ..query.clone() };
-            asked.set_options(&question.options);
-            match asked.to_octets() {
-                Some(message) => Outcome::Rewritten(Rewritten { message, name, query, changes }),
-                None => Outcome::Reply(failure(&query)),
-            }
-        }
-        None => Outcome::Reply(failure(&query)),
+    let Some((name, octets)) = question.to_wire() else {
+        return Outcome::Impossible(format!("plugin/rewrite: there is no name `{}`", question.name));
+    };
+    let mut asked = Message { question: octets, ..query.clone() };
+    asked.set_options(&question.options);
+    match asked.to_octets() {
+        Some(message) => Outcome::Rewritten(Rewritten { message, name, query, changes }),
+        None => Outcome::Impossible("plugin/rewrite: the query is too long".to_owned()),
     }
 }
 
@@ -81,6 +79,10 @@ impl Rewritten<'_> {
     /// The reply to the client's own question, given that to the other one.
     pub(super) fn restore(&self, reply: &[u8]) -> Vec<u8> {
         let restored = Message::read(reply).and_then(|mut reply| {
+            if !same_question(&reply.question, &self.query.question) {
+                // What was validated is another name's, or type's.
+                reply.flags.0 &= !Flags::AD;
+            }
             reply.question.clone_from(&self.query.question);
             answer::apply(&self.changes, &mut reply);
             reply.to_octets()
@@ -113,4 +115,26 @@ impl Question {
 
 fn failure(query: &Message) -> Vec<u8> {
     query.refusal(Rcode::SERVFAIL).to_octets().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The upstream has validated its answer, not ours (RFC 4035 §3.2.3).
+    #[test]
+    fn an_answer_to_another_question_is_not_authentic() {
+        let rule = |action| [Rule { is_last: true, action }];
+        let kind = rule(Action::Type { from: 1, to: 28 });
+        let ttl = rule(Action::Ttl { names: Matcher::Exact("a.".into()), range: 1..=2 });
+        let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+        for (rules, expected) in [(&kind, 0), (&ttl, Flags::AD)] {
+            let Outcome::Rewritten(other) = rewrite(rules, query, b"\x01a\0") else { panic!("{rules:?}") };
+            let mut reply = other.message.clone();
+            reply[2..4].copy_from_slice(&[0x81, 0xa0]);
+            let restored = other.restore(&reply);
+            assert_eq!(Flags::of(&restored).0 & Flags::AD, expected);
+            assert_eq!(restored[12..], query[12..]);
+        }
+    }
 }

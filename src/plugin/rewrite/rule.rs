@@ -203,9 +203,50 @@ impl Matcher {
 /// `to` with the groups that `pattern` finds in `text`; `None`: it does not match.
 pub(super) fn substitute(pattern: &regex::Regex, text: &str, to: &str) -> Option<String> {
     let groups = pattern.captures(text)?;
-    let mut made = to.to_owned();
-    for (index, group) in groups.iter().enumerate() {
-        made = made.replace(&format!("{{{index}}}"), group.map_or("", |group| group.as_str()));
+    let (mut made, mut rest) = (String::new(), to);
+    // Once: what a group holds comes from outside and may have braces, too.
+    while let Some((before, after)) = rest.split_once('{') {
+        made.push_str(before);
+        match after.split_once('}').and_then(|(index, behind)| Some((group_number(index, &groups)?, behind)))
+        {
+            Some((index, behind)) => {
+                made.push_str(groups.get(index).map_or("", |group| group.as_str()));
+                rest = behind;
+            }
+            None => {
+                made.push('{');
+                rest = after;
+            }
+        }
     }
+    made.push_str(rest);
     Some(made)
+}
+
+/// The number of one of `groups`, in digits without zeros before.
+fn group_number(digits: &str, groups: &regex::Captures<'_>) -> Option<usize> {
+    (0..groups.len()).find(|index| index.to_string() == digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(pattern: &str, text: &str, to: &str) -> Option<String> {
+        substitute(&regex::Regex::new(pattern).unwrap(), text, to)
+    }
+
+    #[test]
+    fn groups_come_for_their_numbers() {
+        assert_eq!(made("^(.*)-(x)?(.*)$", "a-b", "{3}.{2}{1}.{0}").as_deref(), Some("b.a.a-b"));
+        assert_eq!(made("^(.)$", "a", "{1}{2}{01}{{1}{1").as_deref(), Some("a{2}{01}{a{1"));
+        assert_eq!(made("^a$", "b", "c"), None);
+    }
+
+    /// A name may hold braces. Were they groups in their turn, a short name could become very long.
+    #[test]
+    fn what_comes_for_a_group_is_no_pattern_itself() {
+        let name = "{1}{2}{3}{4}".repeat(10);
+        assert_eq!(made("^((((.*))))$", &name, "{0}"), Some(name));
+    }
 }

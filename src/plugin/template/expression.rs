@@ -43,7 +43,7 @@ pub enum ExpressionError {
 }
 
 /// What an expression is computed from.
-pub(super) struct Facts<'a> {
+pub(in crate::plugin) struct Facts<'a> {
     /// The name, in lower case, with its final dot.
     pub name: &'a str,
     /// As the client spelt it.
@@ -70,7 +70,7 @@ impl Expression {
             return Err(ExpressionError::PerClient(text.trim().to_owned()));
         }
         let mut rest = tokens.as_slice();
-        let expression = command(&mut rest).ok_or_else(not_served)?;
+        let expression = command(&mut rest, DEEPEST).ok_or_else(not_served)?;
         if rest.is_empty() { Ok(expression) } else { Err(not_served()) }
     }
 
@@ -129,8 +129,11 @@ fn group_index(pattern: &Regex, name: &str) -> Option<usize> {
     named.or_else(|| name.parse().ok().filter(|index: &usize| *index < pattern.captures_len()))
 }
 
-/// A function with its operands, or an operand alone.
-fn command(rest: &mut &[String]) -> Option<Expression> {
+/// How many parentheses may stand in each other.
+const DEEPEST: usize = 8;
+
+/// A function with its operands, or an operand alone, with `depth` parentheses in each other at most.
+fn command(rest: &mut &[String], depth: usize) -> Option<Expression> {
     let (first, after) = rest.split_first()?;
     match first.as_str() {
         "index" => {
@@ -144,22 +147,22 @@ fn command(rest: &mut &[String]) -> Option<Expression> {
         }
         "parseInt" => {
             *rest = after;
-            let digits = operand(rest)?;
+            let digits = operand(rest, depth)?;
             let (base, bits): (u32, u32) = (take(rest)?.parse().ok()?, take(rest)?.parse().ok()?);
             // Go takes 0 bits for 64.
             let bits = if bits == 0 { 64 } else { bits };
             ((2..=36).contains(&base) && bits <= 64)
                 .then(|| Expression::ParseInt(Box::new(digits), base, bits))
         }
-        _ => operand(rest),
+        _ => operand(rest, depth),
     }
 }
 
-fn operand(rest: &mut &[String]) -> Option<Expression> {
+fn operand(rest: &mut &[String], depth: usize) -> Option<Expression> {
     let token = take(rest)?;
     Some(match token.as_str() {
         "(" => {
-            let inner = command(rest)?;
+            let inner = command(rest, depth.checked_sub(1)?)?;
             (take(rest)? == ")").then_some(inner)?
         }
         ".Name" => Expression::Name,

@@ -13,10 +13,11 @@ use super::Outcome;
 use super::config::Template;
 use super::draft::{Draft, Section};
 use super::follow::{follow, target};
+use super::tally::Tally;
 use crate::metrics::AnsweredBy;
 use crate::wire::{ExtendedError, Query, Rcode, record_type, write_text};
-use expression::Facts;
 
+pub(super) use expression::Facts;
 pub use expression::{ExpressionError, SUPPORTED};
 pub use record::RecordError;
 pub use text::{RecordText, RecordTextError};
@@ -37,6 +38,7 @@ pub(super) async fn reply(
     templates: &[Template],
     message: &[u8],
     name: &[u8],
+    tally: Tally<'_>,
     lookup: &mut impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
 ) -> Option<Outcome> {
     let query = Query::parse(message).ok()?;
@@ -45,11 +47,14 @@ pub(super) async fn reply(
         match template.judge(&query, name, &text) {
             Verdict::Pass => {}
             Verdict::Refuse => return Some(Outcome::Failed(None)),
-            Verdict::Match(..) if template.rcode == Rcode::SERVFAIL.0 => return Some(Outcome::Failed(None)),
             Verdict::Match(pattern, zone) => {
                 let spelt = text_of(query.name());
                 let facts = template.facts(&query, &text, &spelt, pattern, zone);
-                let made = template.make(&query, &facts, lookup).await;
+                tally.matched(&facts);
+                if template.rcode == Rcode::SERVFAIL.0 {
+                    return Some(Outcome::Failed(None));
+                }
+                let made = template.make(&query, &facts, tally, lookup).await;
                 return Some(match made {
                     Ok(message) => {
                         let told = template.extended_error.map(ExtendedError);
@@ -112,11 +117,18 @@ impl Template {
         &self,
         query: &Query<'_>,
         facts: &Facts<'_>,
+        tally: Tally<'_>,
         lookup: &mut impl AsyncFnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
     ) -> Result<Vec<u8>, String> {
         let mut draft = Draft::new(query, Rcode(self.rcode));
+        let fill = |text: &RecordText, section: &str| {
+            text.fill(facts).map_err(|(failure, error)| {
+                tally.failed(failure, facts, section, &text.to_string());
+                format!("{section} {error}")
+            })
+        };
         for text in &self.answers {
-            let record = text.fill(facts).map_err(|error| format!("answer {error}"))?;
+            let record = fill(text, "answer")?;
             draft.add(Section::Answer, &record);
             if [record_type::A, record_type::AAAA].contains(&query.qtype())
                 && let Some(target) = target(&record)
@@ -131,7 +143,7 @@ impl Template {
             (Section::Additional, "additional", &self.additionals),
         ] {
             for text in texts {
-                draft.add(section, &text.fill(facts).map_err(|error| format!("{name} {error}"))?);
+                draft.add(section, &fill(text, name)?);
             }
         }
         Ok(draft.finish())

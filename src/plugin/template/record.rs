@@ -145,26 +145,27 @@ fn words(text: &str) -> Option<Vec<String>> {
     (!quoted && depth == 0 && words.iter().all(is_sound)).then_some(words)
 }
 
-/// A number alone, or numbers each with a unit, as BIND and CoreDNS take them: `90`, `1h30m`.
+/// Numbers each with a unit, of which the last may lack its own, as BIND and CoreDNS take them: `90`, `1h30m`,
+/// `1m30`.
 fn seconds(word: &str) -> Option<u32> {
-    if word.bytes().all(|c| c.is_ascii_digit()) {
-        return word.parse().ok();
-    }
     let (mut total, mut rest) = (0_u32, word);
-    while !rest.is_empty() {
-        let (number, after) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
-        let unit = match after.bytes().next()?.to_ascii_lowercase() {
-            b's' => 1,
-            b'm' => 60,
-            b'h' => 3600,
-            b'd' => 86_400,
-            b'w' => 604_800,
-            _ => return None,
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = rest.split_at_checked(digits)?;
+        let unit = match after.bytes().next().map(|unit| unit.to_ascii_lowercase()) {
+            None | Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'h') => 3600,
+            Some(b'd') => 86_400,
+            Some(b'w') => 604_800,
+            Some(_) => return None,
         };
         total = total.checked_add(number.parse::<u32>().ok()?.checked_mul(unit)?)?;
-        rest = &after[1..];
+        rest = after.get(1..).unwrap_or_default();
+        if rest.is_empty() {
+            return Some(total);
+        }
     }
-    Some(total)
 }
 
 #[cfg(test)]
@@ -219,6 +220,7 @@ mod tests {
     #[test]
     fn times_may_have_units() {
         assert_eq!(record("a. 1h30m IN A 1.2.3.4"), record("a. 5400 IN A 1.2.3.4"));
+        assert_eq!(record("a. 1m30 IN A 1.2.3.4"), record("a. 90 IN A 1.2.3.4"));
         assert_eq!(record("a. 5M SOA a. b. 1 1w 1D 3s 4"), record("a. 300 SOA a. b. 1 604800 86400 3 4"));
         assert_eq!(record("1h 5 CNAME 1h").ok().map(|wire| wire.len()), Some(18));
         for text in ["a. 1y A 1.2.3.4", "a. h A 1.2.3.4", "a. 9999999w A 1.2.3.4", "a. 1h A 1.2.3"] {

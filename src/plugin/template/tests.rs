@@ -102,7 +102,8 @@ fn the_rest_of_gos_language_is_refused() {
 #[track_caller]
 fn filled(text: &str) -> Result<Vec<u8>, String> {
     let pattern = pattern();
-    RecordText::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).fill(&facts(&pattern, NAME))
+    let parsed = RecordText::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    parsed.fill(&facts(&pattern, NAME)).map_err(|(_, error)| error)
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn names_of_clients_stay_names() {
         ["\\$include./etc/passwd.", "a\\;b.test.", "a\\\"b.test.", "a\\032b.test.", "\\@.", "\\010x.", "."]
     {
         let text = RecordText::parse("{{ .Name }} 60 IN A 192.0.2.1").unwrap();
-        let wire = text.fill(&facts(&pattern, name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let wire = text.fill(&facts(&pattern, name)).unwrap_or_else(|error| panic!("{name}: {error:?}"));
         assert_eq!(wire[wire.len() - 10..], [0, 0, 0, 60, 0, 4, 192, 0, 2, 1], "{name}");
     }
 }
@@ -152,4 +153,12 @@ fn groups_that_no_pattern_has_are_found() {
     assert_eq!(unknown("{{ .Name }} A {{ index .Match 6 }}{{ .Group.other }}"), None);
     assert_eq!(unknown("{{ .Name }} A {{ index .Match 7 }}"), Some("index .Match 7".into()));
     assert_eq!(unknown("{{ parseInt .Group.nobody 16 8 }}"), Some("parseInt .Group.nobody 16 8".into()));
+}
+
+#[test]
+fn parentheses_are_not_followed_for_ever() {
+    for deep in ["(".repeat(200_000), "parseInt (".repeat(200_000)] {
+        assert!(matches!(Expression::parse(&deep), Err(ExpressionError::NotServed(_))));
+    }
+    assert_eq!(value("((parseInt ((.Group.a)) 10 8))"), Ok("10".into()));
 }

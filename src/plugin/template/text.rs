@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::expression::{Expression, ExpressionError, Facts};
 use super::record::{RecordError, record};
+use crate::plugin::tally::Failure;
 
 /// The text of a record, with `{{ EXPRESSION }}`s in it or without.
 #[derive(Clone)]
@@ -73,7 +74,7 @@ impl RecordText {
     }
 
     /// The record's wire octets, uncompressed; `Err` says why there is none.
-    pub(super) fn fill(&self, facts: &Facts<'_>) -> Result<Vec<u8>, String> {
+    pub(super) fn fill(&self, facts: &Facts<'_>) -> Result<Vec<u8>, (Failure, String)> {
         let pieces = match &self.0 {
             Content::Fixed(wire) => return Ok(wire.clone()),
             Content::Pieces(pieces) => pieces,
@@ -82,10 +83,12 @@ impl RecordText {
         for piece in pieces {
             match piece {
                 Piece::Text(fixed) => text.push_str(fixed),
-                Piece::Value(value) => value.write(facts, &mut text)?,
+                Piece::Value(value) => {
+                    value.write(facts, &mut text).map_err(|error| (Failure::Value, error))?
+                }
             }
         }
-        record(&text).map_err(|error| format!("`{text}`: {error}"))
+        record(&text).map_err(|error| (Failure::Record, format!("`{text}`: {error}")))
     }
 }
 
@@ -126,7 +129,13 @@ fn closing(text: &str) -> Option<(&str, &str)> {
 }
 
 impl fmt::Debug for RecordText {
-    /// What it says, so that two that say the same look the same.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl fmt::Display for RecordText {
+    /// What it says, so that two that say the same look the same; with expressions as CoreDNS prints them.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Content::Fixed(wire) => write!(out, "{wire:?}"),

@@ -35,20 +35,23 @@ impl<R: Resolve> Crew<R> {
         let idle = self.idle.borrow_mut().pop();
         match idle {
             Some(seat) => seat.take(flight),
-            None => drop(tokio::task::spawn_local(Rc::clone(self).work(flight))),
+            None => {
+                let seat = Rc::new(Seat { flight: Cell::new(Some(flight)), waker: Cell::default() });
+                tokio::task::spawn_local(Rc::clone(self).work(seat));
+            }
         }
     }
 
-    async fn work(self: Rc<Self>, mut flight: Flight<R>) {
-        let seat = Rc::new(Seat { flight: Cell::default(), waker: Cell::default() });
+    async fn work(self: Rc<Self>, seat: Rc<Seat<R>>) {
         loop {
+            let mut flight = seat.next().await;
             // A panic in it ends this task, and no other.
             flight.fly().await;
+            drop(flight);
             if self.idle.borrow().len() >= KEPT {
                 return;
             }
             self.idle.borrow_mut().push(Rc::clone(&seat));
-            flight = seat.next().await;
         }
     }
 }

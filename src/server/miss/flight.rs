@@ -1,5 +1,6 @@
 //! A question on its way to an upstream, and those who wait for the answer.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub(super) struct Flight<R: Resolve> {
     pub(super) passengers: Passengers<R>,
     pub(super) zone: Arc<Zone>,
     pub(super) ask: Ask,
-    pub(super) slot: Slot,
+    pub(super) _slot: Slot,
 }
 
 /// Those who wait. Dropped, they get a SERVFAIL: whatever happens to the flight, nobody waits for ever.
@@ -32,17 +33,18 @@ pub(super) struct Passengers<R: Resolve> {
 }
 
 impl<R: Resolve> Flight<R> {
-    pub(super) async fn fly(self) {
-        let Flight { mut passengers, zone, ask, slot: _slot } = self;
+    /// Once; by reference, because to move a flight costs as much as much of what it does.
+    pub(super) async fn fly(&mut self) {
+        let result = ask_upstream(&mut self.passengers, &self.zone, &self.ask).await;
+        let Flight { passengers, zone, ask, .. } = self;
         let misses = Rc::clone(&passengers.misses);
-        let result = ask_upstream(&mut passengers, &zone, &ask).await;
-        let landing = misses.land(&zone.block, &zone, &ask, result);
+        let landing = misses.land(&zone.block, zone, ask, result);
         if landing.is_failure() {
-            misses.note_failure(&zone.block, &ask);
+            misses.note_failure(&zone.block, ask);
         }
         passengers.leave(&landing);
         if let Some(client) = ask.searcher.filter(|_| landing.is_name_error()) {
-            misses.fetch_ahead(&zone, &ask, client);
+            misses.fetch_ahead(zone, ask, client);
         }
     }
 }
@@ -55,7 +57,8 @@ async fn ask_upstream<R: Resolve>(
 ) -> Result<Outcome, ForwardError> {
     let misses = Rc::clone(&passengers.misses);
     let block = &zone.block;
-    let mut reply = pin!(resolve(&misses, zone, &ask.message, ask.name(), ask.transport, LOOKUPS));
+    let lookups = Cell::new(LOOKUPS);
+    let mut reply = pin!(resolve(&misses, zone, &ask.message, ask.name(), ask.transport, &lookups));
     let serve_stale = block.cache.as_ref().and_then(|cache| cache.config().serve_stale);
     let Some(patience) = serve_stale.and_then(|stale| stale.patience()) else {
         return reply.await;
@@ -71,7 +74,7 @@ async fn ask_upstream<R: Resolve>(
     }
 }
 
-/// How often a block may send the server to another for what is behind an alias.
+/// How often in all the server may be sent to a block for what is behind an alias, for one query.
 const LOOKUPS: usize = 8;
 
 /// What the block of `zone` makes of `message`, whose name is `name` in folded wire octets.
@@ -81,7 +84,7 @@ async fn resolve<R: Resolve>(
     message: &[u8],
     name: &[u8],
     transport: ClientTransport,
-    lookups: usize,
+    lookups: &Cell<usize>,
 ) -> Result<Outcome, ForwardError> {
     let upstream = misses.upstreams.borrow().get(zone.block.id);
     let forward = async |message: &[u8], name: &[u8]| match &upstream {
@@ -89,9 +92,10 @@ async fn resolve<R: Resolve>(
         None => Err(ForwardError::NotForwarded),
     };
     let look_up = async |message: &[u8], name: &[u8]| {
-        look_up(misses, zone, message, name, transport, lookups.checked_sub(1)?).await
+        lookups.set(lookups.get().checked_sub(1)?);
+        look_up(misses, zone, message, name, transport, lookups).await
     };
-    zone.block.steps.resolve(message, name, forward, look_up).await
+    zone.block.steps.resolve(message, name, &zone.server, forward, look_up).await
 }
 
 /// The reply of whichever block on the address of `zone` serves `name`. Boxed, for it comes back to where it
@@ -102,7 +106,7 @@ fn look_up<'a, R: Resolve>(
     message: &'a [u8],
     name: &'a [u8],
     transport: ClientTransport,
-    lookups: usize,
+    lookups: &'a Cell<usize>,
 ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + 'a>> {
     Box::pin(async move {
         let qtype = Query::parse(message).ok()?.qtype();

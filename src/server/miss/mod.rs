@@ -188,7 +188,7 @@ impl<R: Resolve> Misses<R> {
         };
         let passengers = Passengers::new(self, waiter, shared.then(|| flight_key.clone()));
         let ask = Ask { message, key: flight_key, transport, shared, searcher };
-        self.crew.fly(Flight { passengers, zone, ask, slot });
+        self.crew.fly(Flight { passengers, zone, ask, _slot: slot });
     }
 
     /// Whether an answer landed since the client's thread looked, or is no longer waited for.

@@ -14,7 +14,7 @@ const MAX_WAITING: usize = 32_768;
 /// Of these, one client's at most.
 const CLIENT_SHARE: u32 = 1024;
 /// Different questions at most; a query that would be one more is REFUSED. Together they take some
-/// 32 MiB: a flight costs far more than one who waits for it.
+/// 42 MiB while nobody answers: a flight costs far more than one who waits for it.
 const MAX_FLIGHTS: usize = 8192;
 
 /// Gives places out and takes them back.

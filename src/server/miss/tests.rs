@@ -86,7 +86,7 @@ fn zones(cache: Arc<Cache>) -> Arc<Zones> {
     Arc::new_cyclic(|siblings| {
         let [shard, miss_shard] = [(); 2].map(|()| ZoneShard::detached());
         let (origin, block, siblings) = (Name::root(), Arc::new(block), siblings.clone());
-        let zone = Zone { origin, block, shard, miss_shard, local: None, siblings };
+        let zone = Zone { origin, block, shard, miss_shard, local: None, server: String::new(), siblings };
         Zones::new(vec![Arc::new(zone)], ZoneShard::detached(), true)
     })
 }
