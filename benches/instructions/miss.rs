@@ -33,7 +33,7 @@ const UPSTREAM: &str = "upstream";
 pub struct Desk {
     runtime: Runtime,
     tasks: LocalSet,
-    queue: mpsc::Sender<Miss>,
+    queue: mpsc::Sender<Box<Miss>>,
     zone: Arc<Zone>,
     server: Arc<std::net::UdpSocket>,
     client: UdpSocket,
@@ -88,13 +88,8 @@ impl Desk {
             for _ in 0..TOGETHER {
                 let mut query = self.query.borrow_mut();
                 count_up(&mut query[NUMBER]);
-                let miss = Miss {
-                    packet: query.as_slice().into(),
-                    zone: self.zone.clone(),
-                    arrived_ns: clock::nanoseconds(),
-                    stale: None,
-                    reply_to: Some(ReplyTo::Udp(self.server.clone(), client)),
-                };
+                let reply_to = Some(ReplyTo::Udp(self.server.clone(), client));
+                let miss = Miss::new(&query, self.zone.clone(), clock::nanoseconds(), None, reply_to);
                 assert!(self.queue.try_send(miss).is_ok(), "the queue is full");
             }
             let mut reply = [0; 512];

@@ -35,7 +35,7 @@ pub struct Threads {
     registry: Registry,
     directory: Directory,
     misses: Rc<Misses>,
-    queue: mpsc::Sender<Miss>,
+    queue: mpsc::Sender<Box<Miss>>,
     wake: Wake,
     serving: Option<(Plan, Rc<Streams>)>,
     udp: Vec<UdpThread>,

@@ -191,7 +191,7 @@ impl Streams {
     ) {
         let arrived_ns = clock::nanoseconds();
         let timing = Timing { now: self.clock.now(), arrived_ns, hit_ns: 0 };
-        let miss = |zone, stale, reply_to| Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
+        let miss = |zone, stale, reply_to| Miss::new(packet, zone, arrived_ns, stale, reply_to);
         let mut out = self.scratch.borrow_mut();
         match responder.answer(zones, &client, packet, &timing, &mut out) {
             Outcome::Reply { len, refresh } => {

@@ -46,7 +46,7 @@ pub struct UdpWorker {
     /// The zones on that address.
     pub zones: Arc<Zones>,
     /// Where misses go.
-    pub misses: mpsc::Sender<Miss>,
+    pub misses: mpsc::Sender<Box<Miss>>,
     /// Who hears of clients that are refused.
     pub refusals: Arc<Refusals>,
 }
@@ -225,7 +225,7 @@ impl Running {
         match self.responder.answer(zones, &client, packet, &timing, room) {
             Outcome::Reply { len, refresh } => {
                 if let Some(zone) = refresh {
-                    let miss = Miss { packet: packet.into(), zone, arrived_ns, stale: None, reply_to: None };
+                    let miss = Miss::new(packet, zone, arrived_ns, None, None);
                     // A refresh that finds no place is tried again by a later hit.
                     let _ = self.worker.misses.try_send(miss);
                 }
@@ -251,7 +251,7 @@ impl Running {
     ) -> Option<usize> {
         if self.rates.allows(client.peer.ip(), arrived_ns) {
             let reply_to = Some(ReplyTo::Udp(self.worker.socket.clone(), client));
-            let miss = Miss { packet: packet.into(), zone, arrived_ns, stale, reply_to };
+            let miss = Miss::new(packet, zone, arrived_ns, stale, reply_to);
             if self.worker.misses.try_send(miss).is_ok() {
                 return None;
             }

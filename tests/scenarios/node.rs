@@ -211,13 +211,7 @@ impl Node {
             Client { peer: self.client.local_addr().map_err(text)?, local: None, transport: Transport::Udp };
         let timing = Timing { now: self.clock.now(), arrived_ns: 0, hit_ns: 0 };
         let mut out = vec![0; REPLY_ROOM];
-        let miss = |zone, stale, reply_to| Miss {
-            packet: packet.clone().into(),
-            zone,
-            arrived_ns: 0,
-            stale,
-            reply_to,
-        };
+        let miss = |zone, stale, reply_to| Miss::new(&packet, zone, 0, stale, reply_to);
         match self.responder.answer(&self.zones, &client, &packet, &timing, &mut out) {
             Outcome::Reply { len, refresh } => {
                 if let Some(zone) = refresh {

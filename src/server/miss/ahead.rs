@@ -33,8 +33,7 @@ impl<R: Resolve> Misses<R> {
             self.fetched_ahead.inc();
             let zone = zone.clone();
             let arrived_ns = clock::nanoseconds();
-            let miss = Miss { packet: packet.into(), zone, arrived_ns, stale: None, reply_to: None };
-            self.accept_for(Some(client), miss);
+            self.accept_for(Some(client), Miss::new(&packet, zone, arrived_ns, None, None));
         }
     }
 }

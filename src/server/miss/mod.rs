@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use crate::cache::{Lookup, StaleMode, Store};
@@ -52,26 +53,40 @@ pub use upstreams::Resolve;
 
 /// A query on its way to an upstream.
 pub struct Miss {
-    /// As it came.
-    pub packet: Box<[u8]>,
-    /// Whose block is asked.
-    pub zone: Arc<Zone>,
-    /// When it came, nanoseconds on the monotonic clock.
-    pub arrived_ns: u64,
-    /// To be served if the upstream fails or takes too long.
-    pub stale: Option<Answer>,
-    /// Who waits; `None`: a refresh, or a name fetched ahead.
-    pub reply_to: Option<ReplyTo>,
+    packet: SmallVec<[u8; USUAL_PACKET]>,
+    zone: Arc<Zone>,
+    arrived_ns: u64,
+    stale: Option<Answer>,
+    reply_to: Option<ReplyTo>,
+}
+
+impl Miss {
+    /// `packet` as it came, to be asked of the block of `zone`; it came at `arrived_ns`, nanoseconds on the
+    /// monotonic clock. `stale` is to be served if the upstream fails or takes too long. `reply_to` waits;
+    /// `None`: a refresh, or a name fetched ahead.
+    ///
+    /// In a box, for it is handed on often.
+    pub fn new(
+        packet: &[u8],
+        zone: Arc<Zone>,
+        arrived_ns: u64,
+        stale: Option<Answer>,
+        reply_to: Option<ReplyTo>,
+    ) -> Box<Miss> {
+        Box::new(Miss { packet: SmallVec::from_slice(packet), zone, arrived_ns, stale, reply_to })
+    }
 }
 
 /// Somebody who waits, and the place this takes.
 pub struct Waiter {
-    miss: Miss,
+    miss: Box<Miss>,
     _place: Place,
 }
 
 /// Misses moved at once from the queue.
 const BATCH: usize = 64;
+/// Octets of a query for which nothing more is allocated.
+const USUAL_PACKET: usize = 96;
 
 /// The desk where misses are handed in.
 pub struct Misses<R: Resolve = Chain> {
@@ -126,7 +141,7 @@ impl<R: Resolve> Misses<R> {
     }
 
     /// Takes in what `queue` brings, until it is closed; has the calling thread scheduled for that.
-    pub async fn serve(self: Rc<Self>, mut queue: mpsc::Receiver<Miss>) {
+    pub async fn serve(self: Rc<Self>, mut queue: mpsc::Receiver<Box<Miss>>) {
         ask_for_short_slice();
         let mut batch = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut batch, BATCH).await > 0 {
@@ -143,21 +158,22 @@ impl<R: Resolve> Misses<R> {
     }
 
     /// Takes a miss in. The reply comes by [`Miss::reply_to`], sooner or later, but always.
-    pub fn accept(self: &Rc<Self>, miss: Miss) {
+    pub fn accept(self: &Rc<Self>, miss: Box<Miss>) {
         let client = miss.reply_to.as_ref().map(|reply_to| reply_to.client().peer.ip());
         self.accept_for(client, miss);
     }
 
     /// Takes in a miss that counts against the share of `client`, if it has one.
-    fn accept_for(self: &Rc<Self>, client: Option<IpAddr>, miss: Miss) {
+    fn accept_for(self: &Rc<Self>, client: Option<IpAddr>, miss: Box<Miss>) {
         let Ok(query) = Query::parse(&miss.packet) else {
             return;
         };
         self.moderation.taken_in();
         let mut key = self.key.borrow_mut();
         key.set(&query);
-        let block = miss.zone.block.clone();
-        if self.reply_from_cache(&miss, &query, &key, &block) {
+        let zone = miss.zone.clone();
+        let block = &zone.block;
+        if self.reply_from_cache(&miss, &query, &key, block) {
             return;
         }
         let Some(place) = self.places.enter(client) else {
@@ -173,12 +189,11 @@ impl<R: Resolve> Misses<R> {
             Some(ReplyTo::Tcp(..)) => ClientTransport::Tcp,
             _ => ClientTransport::Udp,
         };
-        let message = query.upstream_message(upstream_size(&block));
+        let message = query.upstream_message(upstream_size(block));
         let shared = query.is_cacheable() && !probe;
         let flight_key = FlightKey { block: block.id, question: key.to_stored() };
         let searches = shared && miss.reply_to.is_some() && block.search_ahead.is_some();
         let searcher = client.filter(|_| searches);
-        let zone = miss.zone.clone();
         let waiter = Waiter { miss, _place: place };
         let waiter = if shared { self.inflight.follow(&flight_key, waiter) } else { Some(waiter) };
         let Some(waiter) = waiter else { return };

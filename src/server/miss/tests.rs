@@ -61,7 +61,7 @@ impl Desk {
         let client = Client { peer, local: None, transport: Transport::Udp };
         let zone = self.zones.find(&[0], 1).unwrap().clone();
         let reply_to = Some(ReplyTo::Udp(self.client.clone(), client));
-        self.misses.accept(Miss { packet: query().into(), zone, arrived_ns: 0, stale, reply_to });
+        self.misses.accept(Miss::new(&query(), zone, 0, stale, reply_to));
         for _ in 0..16 {
             tokio::task::yield_now().await;
         }
