@@ -157,7 +157,7 @@ impl<R: Resolve> Misses<R> {
         }
     }
 
-    /// Takes a miss in. The reply comes by [`Miss::reply_to`], sooner or later, but always.
+    /// Takes a miss in. Whoever waits gets a reply, sooner or later, but always.
     pub fn accept(self: &Rc<Self>, miss: Box<Miss>) {
         let client = miss.reply_to.as_ref().map(|reply_to| reply_to.client().peer.ip());
         self.accept_for(client, miss);
